@@ -1,0 +1,322 @@
+"""The one `__init__` and `fit` of all estimators: validate, resolve, plan, train, store."""
+
+from abc import ABCMeta, abstractmethod
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skdnn._data import draw_seeds, seed_sequence, split_rows, to_tensor
+from skdnn._resolution import plan_network, plan_update, resolve_device, resolve_dtype
+from skdnn._validation import Interval, Options, StrOptions, validate_parameter_constraints
+from skdnn.components.schedules import resolve_schedule
+from skdnn.engine import build_module
+from skdnn.exceptions import InvalidParameterError
+from skdnn.training import Seeds, Session, TrainingData, TrainingNet, TrainingPlan, compute_policy
+
+
+class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
+    """What classifier and regressor share. A subclass encodes targets, names the loss and scores outputs."""
+
+    # Parameters that take names, objects or lists are checked where they are resolved.
+    _parameter_constraints: dict = {
+        "hidden_layer_sizes": "no_validation",
+        "activation": "no_validation",
+        "initializer": "no_validation",
+        "batch_norm": "no_validation",
+        "dropout": "no_validation",
+        "input_dropout": "no_validation",
+        "regularizer": "no_validation",
+        "max_norm": "no_validation",
+        "optimizer": "no_validation",
+        "learning_rate_init": [Interval(Real, 0.0, None, closed="neither")],
+        "learning_rate": "no_validation",
+        "gradient_clipping": "no_validation",
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0.0, 1.0, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+        "tol": [Interval(Real, 0.0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "device": "no_validation",
+        "dtype": [StrOptions({"auto", "float32", "float64"})],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        hidden_layer_sizes=(100,),
+        activation="relu",
+        *,
+        initializer="auto",
+        batch_norm=False,
+        dropout=0.0,
+        input_dropout=0.0,
+        regularizer=None,
+        max_norm=None,
+        optimizer="adam",
+        learning_rate_init=0.001,
+        learning_rate="constant",
+        gradient_clipping=None,
+        batch_size="auto",
+        max_iter=200,
+        shuffle=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        warm_start=False,
+        device="auto",
+        dtype="auto",
+        random_state=None,
+        verbose=False,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.initializer = initializer
+        self.batch_norm = batch_norm
+        self.dropout = dropout
+        self.input_dropout = input_dropout
+        self.regularizer = regularizer
+        self.max_norm = max_norm
+        self.optimizer = optimizer
+        self.learning_rate_init = learning_rate_init
+        self.learning_rate = learning_rate
+        self.gradient_clipping = gradient_clipping
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.device = device
+        self.dtype = dtype
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @abstractmethod
+    def _encode_target(self, y):
+        """Check `y`, set what is learned from it, and return it as an array of numbers for the loss.
+
+        Parameters
+        ----------
+        y : ndarray
+            As `validate_data` left it.
+
+        Returns
+        -------
+        encoded : ndarray of shape (n_samples,)
+        """
+
+    @abstractmethod
+    def _loss(self):
+        """Return the `Loss` and the number of outputs it needs."""
+
+    @abstractmethod
+    def _score_outputs(self, outputs, y):
+        """Return the validation score of the output layer's values, a float; greater is better."""
+
+    # fit ---------------------------------------------------------------------------------------------------------------
+
+    def fit(self, X, y):
+        """Train on X and y, from new weights unless ``warm_start=True``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Numbers. They are used where they lie if they are a C-contiguous array of the dtype that is computed in, and
+            converted once otherwise; they are never changed. Networks learn best from features of similar scale: put a
+            `StandardScaler` before.
+
+        y : array-like of shape (n_samples,)
+            Targets.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            A parameter, X or y cannot be used; the message says what was given and what is allowed.
+
+        KeyboardInterrupt
+            Ctrl-C goes on to the caller. The estimator is then fitted with the best weights so far, if an epoch was over.
+        """
+        validate_parameter_constraints(
+            self._parameter_constraints, self.get_params(deep=False), caller_name=type(self).__name__
+        )
+        device = resolve_device(self.device)
+        continues = self.warm_start and hasattr(self, "_network")
+        X, y = validate_data(self, X, y, order="C", dtype=self._input_dtypes(device), reset=not continues)
+        y = self._encode_target(y)
+        session = self._begin(X, y, device, continues)
+        net = self._make_net(session, self.history_ if continues else None)
+        try:
+            net.train()
+        except KeyboardInterrupt:
+            if net.outcome_.best_epoch:
+                self._store(net, session, continues)
+            raise
+        self._store(net, session, continues)
+        return self
+
+    def _input_dtypes(self, device):
+        """The dtypes that X may keep; the first is what others are converted to."""
+        if self.dtype == "auto" and device.type == "cpu":
+            return [np.float64, np.float32]
+        return np.float64 if self.dtype == "float64" else np.float32
+
+    def _begin(self, X, y, device, continues):
+        """Resolve the parameters into a plan, and the data into tensors; return the session that trains."""
+        loss, n_outputs = self._loss()
+        network = plan_network(self, X.shape[1], n_outputs)
+        if continues:
+            self._check_same_network(network)
+        seeds = seed_sequence(self.random_state)
+        (split_seed,) = draw_seeds(seeds, 1)
+        rows = torch.arange(len(X)), None
+        if self.early_stopping:
+            rows = split_rows(len(X), y, self.validation_fraction, split_seed % 2**32)
+        n_rows = len(rows[0])
+        batch_size = min(200 if self.batch_size == "auto" else self.batch_size, n_rows)
+        if network.uses_batch_norm and batch_size < 2:
+            raise ValueError(
+                f"batch_norm needs batches of at least 2 rows, but batch_size={self.batch_size!r} and {n_rows} training "
+                f"sample{'s' if n_rows > 1 else ''} give batches of 1 row. Raise batch_size or set batch_norm=False."
+            )
+        # Training that goes on must not see the same order again.
+        kernels, order, dropout = draw_seeds(seeds, 3, after=1 + (len(self.loss_curve_) if continues else 0))
+        plan = TrainingPlan(
+            network=network,
+            update=plan_update(self),
+            schedule=resolve_schedule(self.learning_rate),
+            learning_rate_init=float(self.learning_rate_init),
+            loss=loss,
+            score=self._score_outputs,
+            batch_size=batch_size,
+            max_iter=self.max_iter,
+            shuffle=self.shuffle,
+            tol=self.tol,
+            n_iter_no_change=self.n_iter_no_change,
+            dtype=resolve_dtype(self.dtype, X.dtype, device),
+            device=device,
+            seeds=Seeds(kernels, order, dropout),
+            verbose=bool(self.verbose),
+        )
+        data = TrainingData(to_tensor(X).to(device, plan.dtype), to_tensor(y).to(device), *rows)
+        return Session(plan, data, self._network.snapshot() if continues else None)
+
+    def _check_same_network(self, plan):
+        """Refuse to go on with a network of another shape."""
+        (before,) = self._network.plans
+
+        def shape(network):
+            return [(layer.n_in, layer.n_out, layer.batch_norm is not None) for layer in network.layers]
+
+        if shape(plan) != shape(before):
+            raise InvalidParameterError(
+                "warm_start=True goes on with the fitted network, so hidden_layer_sizes and batch_norm must stay as they were. "
+                f"Layers (inputs, outputs, batch norm) were {shape(before)}, and are {shape(plan)} now. "
+                "Set warm_start=False to start anew."
+            )
+
+    def _make_net(self, session, history=None):
+        """Wrap a session in the skorch net that runs it."""
+        plan = session.plan
+        return TrainingNet(
+            build_module(session.network),
+            plan.loss.to_module(),
+            session=session,
+            history=history,
+            max_epochs=plan.max_iter,
+            batch_size=plan.batch_size,
+            lr=plan.learning_rate_init,
+            device=str(plan.device),
+            train_split=None,
+            verbose=0,
+        )
+
+    def _store(self, net, session, continues):
+        """Set the fitted attributes from a run that is over."""
+        outcome, history = net.outcome_, net.history
+        n_before = len(history) - outcome.n_epochs
+        self._network = session.network
+        self._net, self._module = net, net.module_
+        self.history_ = history
+        self.n_iter_ = outcome.n_epochs
+        self.t_ = outcome.n_samples + (self.t_ if continues else 0)
+        self.n_layers_ = len(session.plan.network.layers) + 1
+        self.n_outputs_ = session.network.n_outputs
+        self.out_activation_ = session.plan.loss.out_activation
+        self.loss_curve_ = history[:, "train_loss"]
+        self.best_epoch_ = n_before + outcome.best_epoch
+        # After a divergence the weights are those of an earlier epoch, and so is the loss that speaks of them.
+        kept = self.best_epoch_ if outcome.reason == "diverged" else len(history)
+        self.loss_ = self.loss_curve_[kept - 1]
+        if session.data.validation_rows is None:
+            self.best_loss_ = outcome.best_value
+            self.validation_scores_ = self.best_validation_score_ = None
+        else:
+            self.best_loss_ = None
+            self.validation_scores_ = [row.get("valid_score") for row in history]
+            self.best_validation_score_ = outcome.best_value
+
+    # the fitted network ------------------------------------------------------------------------------------------------
+
+    def _outputs(self, X):
+        """Return the output layer's values for X, a tensor of shape (n_samples, n_outputs) on the CPU."""
+        check_is_fitted(self)
+        X = validate_data(self, X, order="C", dtype=[np.float64, np.float32], reset=False)
+        network = self._network
+        work = min(len(X), network.block_size) * network.plans[0].n_products
+        with compute_policy(work, network.dtype, network.device):
+            return network.predict(to_tensor(X))
+
+    @property
+    def module_(self):
+        """The trained network, a `torch.nn.Sequential` in evaluation mode whose parameters are the estimator's own."""
+        self._check_has_network("module_")
+        if self._module is None:
+            self._module = build_module(self._network)
+        return self._module
+
+    @property
+    def net_(self):
+        """The `skorch.NeuralNet` that ran the training."""
+        self._check_has_network("net_")
+        if self._net is None:
+            criterion = self._loss()[0].to_module()
+            net = TrainingNet(self.module_, criterion, history=self.history_, train_split=None, verbose=0)
+            self._net = net.initialize()
+        return self._net
+
+    @property
+    def coefs_(self):
+        """Kernels, a list of ndarray of shape (n_in, n_out), one a layer."""
+        self._check_has_network("coefs_")
+        return [module.weight.detach().T.cpu().numpy() for module in self.module_ if isinstance(module, torch.nn.Linear)]
+
+    @property
+    def intercepts_(self):
+        """Biases, a list of ndarray of shape (n_out,), one a layer."""
+        self._check_has_network("intercepts_")
+        return [module.bias.detach().cpu().numpy() for module in self.module_ if isinstance(module, torch.nn.Linear)]
+
+    def _check_has_network(self, name):
+        if not hasattr(self, "_network"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r} before it is fitted.")
+
+    def __getstate__(self):
+        # Module and net hold the network's memory a second and a third time; both are made anew when they are asked for.
+        state = dict(super().__getstate__())
+        if "_network" in state:
+            state["_module"] = state["_net"] = None
+        return state

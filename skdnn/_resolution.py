@@ -1,0 +1,137 @@
+"""From an estimator's parameters to the plans of the engine: names become components, one value becomes one a layer."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+
+from skdnn.components import Zeros
+from skdnn.components.activations import resolve_activation
+from skdnn.components.clipping import resolve_clipping
+from skdnn.components.constraints import resolve_max_norm
+from skdnn.components.initializers import resolve_initializer
+from skdnn.components.normalization import resolve_batch_norm
+from skdnn.components.optimizers import resolve_optimizer
+from skdnn.components.regularizers import resolve_regularizer
+from skdnn.engine import LayerPlan, NetworkPlan, UpdatePlan
+from skdnn.exceptions import InvalidParameterError
+
+
+def plan_network(estimator, n_features, n_outputs):
+    """Resolve everything that belongs to layers.
+
+    Parameters
+    ----------
+    estimator : BaseMLPDeep
+    n_features, n_outputs : int
+
+    Returns
+    -------
+    plan : NetworkPlan
+    """
+    sizes = resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)
+    n_hidden = len(sizes)
+    activations = _each(estimator.activation, "activation", resolve_activation, {"hidden layer": n_hidden})[:n_hidden] + [None]
+    batch_norm = resolve_batch_norm(estimator.batch_norm)
+    dropouts = _each(estimator.dropout, "dropout", _resolve_rate, {"hidden layer": n_hidden})[:n_hidden] + [0.0]
+    of_all = {"hidden layer": n_hidden, "layer, the output layer included": n_hidden + 1}
+    regularizers = _each(estimator.regularizer, "regularizer", resolve_regularizer, of_all)
+    constraints = _each(estimator.max_norm, "max_norm", resolve_max_norm, of_all)
+    if not _is_list(estimator.max_norm):
+        constraints[-1] = None  # one value speaks of the hidden layers
+    initializers = _resolve_initializers(estimator.initializer, activations, of_all)
+    widths = [n_features, *sizes, n_outputs]
+    layers = []
+    for i, activation in enumerate(activations):
+        is_output = i == n_hidden
+        layers.append(
+            LayerPlan(
+                n_in=widths[i],
+                n_out=widths[i + 1],
+                initializer=initializers[i],
+                gain=1.0 if is_output else activation.gain,
+                activation=activation,
+                batch_norm=batch_norm if batch_norm is not None and (batch_norm.output or not is_output) else None,
+                dropout=dropouts[i],
+                regularizer=regularizers[i],
+                constraint=constraints[i],
+            )
+        )
+    return NetworkPlan(tuple(layers), _resolve_rate(estimator.input_dropout, "input_dropout"))
+
+
+def plan_update(estimator):
+    """Resolve what belongs to updates; return an `UpdatePlan`."""
+    return UpdatePlan(resolve_optimizer(estimator.optimizer), resolve_clipping(estimator.gradient_clipping))
+
+
+def resolve_hidden_layer_sizes(sizes):
+    """Return the hidden layers' numbers of units as a list of int."""
+    given = sizes
+    sizes = list(sizes) if _is_list(sizes) else [sizes]
+    if not all(isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in sizes):
+        raise InvalidParameterError(
+            f"hidden_layer_sizes must be a sequence of int in [1, inf), one a hidden layer, or one int. Got {given!r} instead."
+        )
+    return [int(size) for size in sizes]
+
+
+def resolve_device(device):
+    """Return the `torch.device` that "auto", a name or a device stands for, once it is known to work."""
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(1, device=resolved).cpu()
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise InvalidParameterError(
+            f"device={device!r} cannot be used here: {str(error).splitlines()[0]} Available: 'auto', 'cpu'"
+            + "".join(f", 'cuda:{i}'" for i in range(torch.cuda.device_count()))
+            + (", 'mps'." if torch.backends.mps.is_available() else ".")
+        ) from error
+    return resolved
+
+
+def resolve_dtype(dtype, X_dtype, device):
+    """Return the `torch.dtype` to compute in: "auto" follows X on a CPU and is float32 elsewhere."""
+    if dtype == "auto":
+        return torch.float64 if device.type == "cpu" and X_dtype == np.float64 else torch.float32
+    return getattr(torch, dtype)
+
+
+def _is_list(value):
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
+def _each(value, parameter, resolve_one, lengths):
+    """Resolve one value for all layers, or a list with one a layer; a list of the hidden layers leaves the output None."""
+    longest = max(lengths.values())
+    if not _is_list(value):
+        return [resolve_one(value, parameter) for _ in range(longest)] or [resolve_one(value, parameter)]
+    if len(value) not in lengths.values():
+        allowed = " or ".join(f"{length} (one a {kind})" for kind, length in lengths.items())
+        raise InvalidParameterError(f"{parameter} has {len(value)} entries; a list must have {allowed}. Got {value!r}.")
+    resolved = [resolve_one(entry, f"{parameter}[{i}]") for i, entry in enumerate(value)]
+    return resolved + [None] * (longest - len(resolved))
+
+
+def _resolve_rate(rate, parameter):
+    if not isinstance(rate, Real) or isinstance(rate, bool) or not 0.0 <= rate < 1.0:
+        raise InvalidParameterError(f"{parameter}={rate!r} must be a number in [0.0, 1.0), or a list of them for dropout.")
+    return float(rate)
+
+
+def _resolve_initializers(spec, activations, lengths):
+    """One initializer a layer. Of one value, zeros are for the output layer alone; a list may leave that one out."""
+    n_layers = len(activations)
+    if _is_list(spec):
+        entries = _each(spec, "initializer", lambda entry, _: entry, lengths)
+        entries = [*entries[:-1], "auto"] if len(spec) < n_layers else entries
+        return [
+            resolve_initializer(entry, activation, f"initializer[{i}]")
+            for i, (entry, activation) in enumerate(zip(entries, activations, strict=True))
+        ]
+    resolved = [resolve_initializer(spec, activation) for activation in activations]
+    if isinstance(resolved[-1], Zeros):
+        resolved[:-1] = [resolve_initializer("auto", activation) for activation in activations[:-1]]
+    return resolved

@@ -1,0 +1,34 @@
+"""The one place where skdnn leans on scikit-learn's declarative parameter constraints.
+
+scikit-learn checks its own hyperparameters by a table of constraints that it keeps in a module without promises. Every
+skdnn module takes these names from here, so a change over there is a change of this file only.
+"""
+
+import difflib
+
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Hidden,
+    Interval,
+    Options,
+    StrOptions,
+    validate_parameter_constraints,
+)
+
+__all__ = ["HasMethods", "Hidden", "Interval", "Options", "StrOptions", "did_you_mean", "validate_parameter_constraints"]
+
+
+def did_you_mean(name, known):
+    """Say which of the `known` names is meant by `name`, as the middle of an error message.
+
+    Examples
+    --------
+    >>> did_you_mean("relo", ["relu", "tanh"])
+    "; did you mean 'relu'? Known: 'relu', 'tanh'"
+    >>> did_you_mean("xyz", ["relu", "tanh"])
+    ". Known: 'relu', 'tanh'"
+    """
+    lowered = name.lower().replace("-", "_").replace(" ", "_")
+    nearest = difflib.get_close_matches(lowered, known, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+    return f"{hint} Known: {', '.join(map(repr, known))}"

@@ -1,0 +1,80 @@
+"""Constraints that kernels are put back onto after every update."""
+
+import math
+from numbers import Real
+
+import torch
+
+from skdnn._validation import Interval, StrOptions
+from skdnn.components._component import Component, resolve
+from skdnn.exceptions import InvalidParameterError
+
+
+class Constraint(Component):
+    """A set that a kernel of shape (..., n_out, n_in) is projected onto; leading axes are networks in lockstep."""
+
+    def project(self, kernel):
+        """Change `kernel` in place to the nearest point of the set."""
+        raise NotImplementedError
+
+    def neutral(self):
+        """Return a constraint of the same form that changes nothing, for a network in lockstep that has none."""
+        raise NotImplementedError
+
+
+class MaxNorm(Constraint):
+    """Max norm: each unit's weight vector is scaled back onto the ball of radius `max_value` if an update left it.
+
+    It is a constraint, not a penalty: what is inside the ball stays as it was, bit for bit.
+
+    Parameters
+    ----------
+    max_value : float in (0.0, inf), default=1.0
+        The radius of the ball in the Euclidean norm.
+
+    axis : {"incoming", "outgoing"}, default="incoming"
+        "incoming" bounds the weights that enter a unit, the definition of the chapter's text and of the paper; "outgoing" the
+        weights that leave a unit or feature, which is what the chapter's code does (it clips over axis 1 of an (in, out) kernel).
+
+    References
+    ----------
+    Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 2014, section 5.1.
+
+    Examples
+    --------
+    >>> from skdnn.components import MaxNorm
+    >>> MaxNorm(2.0)
+    MaxNorm(max_value=2.0)
+    """
+
+    _parameter_constraints = {
+        "max_value": [Interval(Real, 0.0, None, closed="neither")],
+        "axis": [StrOptions({"incoming", "outgoing"})],
+    }
+
+    def __init__(self, max_value=1.0, axis="incoming"):
+        self.max_value = max_value
+        self.axis = axis
+
+    def project(self, kernel):
+        dim = -1 if self.axis == "incoming" else -2
+        norm = torch.linalg.vector_norm(kernel, dim=dim, keepdim=True)
+        # A number divided by a tensor is a product with the reciprocal in torch, which can miss 1; a true quotient cannot.
+        radius = self.max_value if isinstance(self.max_value, torch.Tensor) else torch.full_like(norm, self.max_value)
+        # Inside the ball the quotient is at least 1 and is cut to exactly 1; a vector of norm 0 has the quotient inf.
+        kernel.mul_(torch.div(radius, norm).clamp_(max=1.0))
+
+    def neutral(self):
+        return MaxNorm(math.inf, self.axis)
+
+
+CONSTRAINTS = {"max_norm": MaxNorm}
+
+
+def resolve_max_norm(spec, parameter="max_norm"):
+    """Return the constraint that `spec` (None, a radius or an object) stands for."""
+    if isinstance(spec, Real) and not isinstance(spec, bool):
+        if not spec > 0:
+            raise InvalidParameterError(f"{parameter}={spec!r} must be None, a number in (0.0, inf) or a MaxNorm.")
+        return MaxNorm(float(spec)).validate() if math.isfinite(spec) else None
+    return resolve(CONSTRAINTS, Constraint, spec, parameter=parameter)

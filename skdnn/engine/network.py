@@ -1,0 +1,266 @@
+"""K networks of one shape in lockstep over flat storage; K = 1 is the ordinary network."""
+
+import torch
+
+from skdnn.components._component import stack
+from skdnn.engine.layers import Activate, BatchNormalization, Dense, Dropout
+from skdnn.engine.storage import FlatStorage
+
+# Elements that one block of a prediction may occupy in all its activations: 16 MiB in float32, within reach of a cache.
+_BLOCK_ELEMENTS = 2**22
+
+
+class Network:
+    """Layers, parameters and running statistics of K networks that are trained in lockstep.
+
+    The networks have the same layers; initial draws, penalties, constraints and dropout rates may differ in their numbers.
+
+    Parameters
+    ----------
+    plans : sequence of NetworkPlan
+        One a network.
+    dtype : torch.dtype
+    device : torch.device
+    dropout_seeds : sequence of int, default=None
+        One a network; needed where there is dropout.
+
+    Attributes
+    ----------
+    parameters : FlatStorage
+        In the order of `torch.nn.Sequential.parameters`: kernel, bias, scale and shift of each layer.
+    gradient : Tensor of shape (n_networks * n_parameters,)
+        Like ``parameters.data``.
+    statistics : FlatStorage
+        Running means and variances of batch norm.
+    """
+
+    def __init__(self, plans, dtype, device, dropout_seeds=None):
+        self.plans = tuple(plans)
+        self.n_networks = len(self.plans)
+        _check_same_shape(self.plans)
+        shapes, statistic_shapes = [], []
+        for layer in self.plans[0].layers:
+            shapes += [(layer.n_out, layer.n_in), (layer.n_out,)]
+            if layer.batch_norm is not None:
+                shapes += [(layer.n_out,), (layer.n_out,)]
+                statistic_shapes += [(layer.n_out,), (layer.n_out,)]
+        self.parameters = FlatStorage(shapes, self.n_networks, dtype, device)
+        self.statistics = FlatStorage(statistic_shapes, self.n_networks, dtype, device)
+        with torch.inference_mode(False):
+            self.gradient = torch.zeros_like(self.parameters.data)
+        self._generators = [torch.Generator(device).manual_seed(seed) for seed in (dropout_seeds or [0] * self.n_networks)]
+        self._build()
+
+    @property
+    def n_outputs(self):
+        """Units of the output layer."""
+        return self.plans[0].layers[-1].n_out
+
+    @property
+    def dtype(self):
+        """The dtype that the network computes in."""
+        return self.parameters.data.dtype
+
+    @property
+    def device(self):
+        """The device that the network is on."""
+        return self.parameters.data.device
+
+    def _build(self):
+        """Make the layers over views of the storage."""
+        like = self.parameters.data
+        tensors = zip(self.parameters.views(), self.parameters.views(self.gradient), strict=True)
+        statistics = iter(self.statistics.views())
+        input_dropout = [plan.input_dropout for plan in self.plans]
+        n_features = self.plans[0].layers[0].n_in
+        self.layers = [Dropout(input_dropout, self._generators, n_features, like)] if any(input_dropout) else []
+        self._regularized, self._constrained = [], []
+        for index, aligned in enumerate(zip(*(plan.layers for plan in self.plans), strict=True)):
+            layer = aligned[0]
+            (kernel, kernel_gradient), (bias, bias_gradient) = next(tensors), next(tensors)
+            self.layers.append(Dense(kernel, bias, kernel_gradient, bias_gradient, self.n_networks, is_first=index == 0))
+            self._add_penalties(aligned, kernel, kernel_gradient)
+            if layer.batch_norm is not None:
+                (scale, scale_gradient), (shift, shift_gradient) = next(tensors), next(tensors)
+                mean, variance = next(statistics), next(statistics)
+                scale.fill_(1.0)
+                variance.fill_(1.0)
+                self.layers.append(
+                    BatchNormalization(
+                        scale, shift, scale_gradient, shift_gradient, mean, variance, self.n_networks, layer.batch_norm
+                    )
+                )
+            if layer.activation is not None:
+                self.layers.append(Activate(layer.activation, self.n_networks, layer.n_out, like))
+            rates = [own.dropout for own in aligned]
+            if any(rates):
+                self.layers.append(Dropout(rates, self._generators, layer.n_out, like))
+        self._drops = [layer for layer in self.layers if isinstance(layer, Dropout)]
+        first_dense = next(i for i, layer in enumerate(self.layers) if isinstance(layer, Dense))
+        self._backward_chain = [*self.layers[:first_dense:-1], self.layers[first_dense]]
+
+    def _add_penalties(self, aligned, kernel, kernel_gradient):
+        """Note what is to be done to a kernel's gradient, and to the kernel after an update."""
+
+        def expand(values):
+            return values.to(kernel).view(-1, 1, 1)
+
+        regularizers = [layer.regularizer for layer in aligned]
+        if any(regularizer is not None for regularizer in regularizers):
+            if len(set(map(type, regularizers))) > 1:
+                regularizers = _in_general_form(regularizers)
+            self._regularized.append((stack(regularizers, expand), kernel, kernel_gradient))
+        constraints = [layer.constraint for layer in aligned]
+        given = next((constraint for constraint in constraints if constraint is not None), None)
+        if given is not None:
+            constraints = [given.neutral() if constraint is None else constraint for constraint in constraints]
+            self._constrained.append((stack(constraints, expand), kernel))
+
+    def initialize(self, seeds):
+        """Draw the kernels of each network from its own seed.
+
+        Parameters
+        ----------
+        seeds : sequence of int
+            One a network. A network's draws do not depend on the networks beside it.
+        """
+        for k, (plan, seed) in enumerate(zip(self.plans, seeds, strict=True)):
+            generator = torch.Generator().manual_seed(seed)
+            kernels = [tensor for tensor in self.parameters.network(k) if tensor.dim() == 2]
+            for layer, kernel in zip(plan.layers, kernels, strict=True):
+                with torch.inference_mode(False), torch.no_grad():
+                    draws = torch.empty(kernel.shape, dtype=torch.float64)
+                    layer.initializer.fill(draws, generator, layer.gain)
+                    kernel.copy_(draws)
+
+    def begin_chunk(self, n_batches, n_rows):
+        """Prepare for the training passes of `n_batches` batches of `n_rows` rows."""
+        for layer in self._drops:
+            layer.begin_chunk(n_batches, n_rows)
+
+    def forward(self, x, out):
+        """Run a training pass and write the output layer's values to `out`.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_rows, n_features) or (n_networks, n_rows, n_features)
+        out : Tensor of shape ([n_networks,] n_rows, n_outputs)
+        """
+        for layer in self.layers[:-1]:
+            x = layer.forward(x)
+        return self.layers[-1].forward(x, out)
+
+    def backward(self, gradient):
+        """Fill `self.gradient` from the gradient with respect to the last pass's outputs, which is overwritten."""
+        for layer in self._backward_chain:
+            gradient = layer.backward(gradient)
+
+    def add_penalty_gradients(self, scratch):
+        """Add the gradients of the penalties. `scratch` is a tensor at least as large as the largest kernel."""
+        for regularizer, kernel, gradient in self._regularized:
+            regularizer.add_gradient(kernel, gradient, scratch[: kernel.numel()].view(kernel.shape))
+
+    def project(self):
+        """Put every kernel back onto its constraint."""
+        for constraint, kernel in self._constrained:
+            constraint.project(kernel)
+
+    def penalty(self):
+        """Return the sum of each network's penalties, a tensor of shape (n_networks,)."""
+        total = torch.zeros(self.n_networks, dtype=self.dtype, device=self.device)
+        for regularizer, kernel, _ in self._regularized:
+            total += regularizer.penalty(kernel)
+        return total
+
+    @property
+    def is_regularized(self):
+        """Whether any kernel is penalised."""
+        return bool(self._regularized)
+
+    @property
+    def block_size(self):
+        """Rows that a prediction takes at a time, a function of the shape alone, so that results do not depend on the rows."""
+        widths = [layer.n_in + layer.n_out for layer in self.plans[0].layers]
+        return max(1, _BLOCK_ELEMENTS // (self.n_networks * max(widths)))
+
+    def infer(self, x):
+        """Return the output layer's values for a block of rows, without noise and with running statistics.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_rows, n_features)
+
+        Returns
+        -------
+        outputs : Tensor of shape ([n_networks,] n_rows, n_outputs)
+        """
+        for layer in self.layers:
+            x = layer.infer(x)
+        return x
+
+    def predict(self, X):
+        """Return the output layer's values for any number of rows, computed block by block.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n_rows, n_features)
+            On any device, of any dtype.
+
+        Returns
+        -------
+        outputs : Tensor of shape ([n_networks,] n_rows, n_outputs)
+            On the CPU.
+        """
+        with torch.inference_mode():
+            if len(X) <= self.block_size:
+                return self.infer(X.to(self.device, self.dtype)).cpu()
+            leading = () if self.n_networks == 1 else (self.n_networks,)
+            outputs = torch.empty(*leading, len(X), self.n_outputs, dtype=self.dtype)
+            for start in range(0, len(X), self.block_size):
+                rows = slice(start, start + self.block_size)
+                outputs[..., rows, :] = self.infer(X[rows].to(self.device, self.dtype))
+            return outputs
+
+    def __getstate__(self):
+        return {
+            "plans": self.plans,
+            "dtype": self.dtype,
+            "parameters": self.parameters.data.cpu().numpy(),
+            "statistics": self.statistics.data.cpu().numpy(),
+        }
+
+    def __setstate__(self, state):
+        # On the CPU wherever it was trained, and in memory of its own: arrays of a pickle may be read-only maps of a file.
+        self.__init__(state["plans"], state["dtype"], torch.device("cpu"))
+        self.restore([torch.tensor(state[name]) for name in ("parameters", "statistics")])
+
+    def snapshot(self):
+        """Return a copy of all parameters and statistics."""
+        return self.parameters.data.clone(), self.statistics.data.clone()
+
+    def restore(self, snapshot):
+        """Put parameters and statistics back to a snapshot."""
+        with torch.no_grad():
+            self.parameters.data.copy_(snapshot[0])
+            self.statistics.data.copy_(snapshot[1])
+
+
+def _in_general_form(regularizers):
+    """Write penalties of several classes, or of none, as one class that can be stacked."""
+    forms = [None if regularizer is None else regularizer.general_form() for regularizer in regularizers]
+    general = next(type(form) for form in forms if form is not None)
+    return [general(0.0, 0.0) if form is None else form for form in forms]
+
+
+def _check_same_shape(plans):
+    """Refuse networks that do not run the same sequence of kernels."""
+
+    def shape(plan):
+        return [(layer.n_in, layer.n_out, layer.activation, layer.batch_norm) for layer in plan.layers]
+
+    for plan in plans[1:]:
+        if shape(plan) != shape(plans[0]):
+            raise ValueError(
+                "networks in lockstep need the same layer sizes, activations and batch norm, got "
+                f"{shape(plans[0])} and {shape(plan)}."
+            )

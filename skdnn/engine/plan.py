@@ -1,0 +1,75 @@
+"""What the engine is asked to build: the layers of one network and the rule that updates them."""
+
+from dataclasses import dataclass
+
+from skdnn.components import Activation, BatchNorm, Constraint, GradientClipping, Initializer, Optimizer, Regularizer
+from skdnn.components.optimizers import TorchOptimizer
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """A dense layer and what surrounds it: kernel, batch norm, activation, dropout, in this order.
+
+    Attributes
+    ----------
+    n_in, n_out : int
+    initializer : Initializer
+    gain : float
+        What the initializer's ``gain="auto"`` stands for.
+    activation : Activation or None
+        None for the output layer, whose activation belongs to the loss.
+    batch_norm : BatchNorm or None
+    dropout : float in [0.0, 1.0)
+        The share of the layer's outputs that is set to 0 in training.
+    regularizer : Regularizer or None
+    constraint : Constraint or None
+    """
+
+    n_in: int
+    n_out: int
+    initializer: Initializer
+    gain: float = 1.0
+    activation: Activation | None = None
+    batch_norm: BatchNorm | None = None
+    dropout: float = 0.0
+    regularizer: Regularizer | None = None
+    constraint: Constraint | None = None
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """The layers of one network, from input to output.
+
+    Attributes
+    ----------
+    layers : tuple of LayerPlan
+    input_dropout : float in [0.0, 1.0)
+        The share of the inputs that is set to 0 in training.
+    """
+
+    layers: tuple[LayerPlan, ...]
+    input_dropout: float = 0.0
+
+    @property
+    def uses_batch_norm(self):
+        """Whether any layer is normalised over the batch, which then needs two rows."""
+        return any(layer.batch_norm is not None for layer in self.layers)
+
+    @property
+    def n_products(self):
+        """Multiplications and additions that one row costs in one product with every kernel, the measure of a step's size."""
+        return sum(layer.n_in * layer.n_out for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class UpdatePlan:
+    """How gradients become updates.
+
+    Attributes
+    ----------
+    optimizer : Optimizer or TorchOptimizer
+    clipping : GradientClipping or None
+    """
+
+    optimizer: Optimizer | TorchOptimizer
+    clipping: GradientClipping | None = None

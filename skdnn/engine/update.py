@@ -1,0 +1,104 @@
+"""From gradient to parameters: penalties, clipping, the update rule, constraints."""
+
+import torch
+
+from skdnn.components._component import stack
+from skdnn.components.optimizers import TorchOptimizer
+
+
+class Update:
+    """The update of K networks in lockstep.
+
+    Parameters
+    ----------
+    network : Network
+    plans : sequence of UpdatePlan
+        One a network, alike but for numbers.
+
+    Attributes
+    ----------
+    n_updates : int
+        Updates done so far.
+    """
+
+    def __init__(self, network, plans):
+        self._network = network
+        self._storage = network.parameters
+        self._clipping = self._stack([plan.clipping for plan in plans])
+        optimizers = [plan.optimizer for plan in plans]
+        if isinstance(optimizers[0], TorchOptimizer):
+            self._rule = _TorchRule(network, optimizers)
+        else:
+            self._rule = _FlatRule(network, self._stack(optimizers))
+        self._scratch = torch.empty_like(network.gradient) if network.is_regularized else None
+        self.n_updates = 0
+
+    def _stack(self, components):
+        if all(component is None for component in components):
+            return None
+        if any(component is None for component in components):
+            raise ValueError(f"networks in lockstep need gradient clipping for all or for none, got {components!r}.")
+        return stack(components, lambda values: self._storage.spread(values))
+
+    def step(self, learning_rate):
+        """Update the parameters by the network's gradient.
+
+        Parameters
+        ----------
+        learning_rate : float or Tensor of shape (n_networks,)
+        """
+        network = self._network
+        self.n_updates += 1
+        if self._scratch is not None:
+            network.add_penalty_gradients(self._scratch)
+        if self._clipping is not None:
+            self._clipping.clip(network.gradient, self._norm)
+        self._rule.step(learning_rate, self.n_updates)
+        network.project()
+
+    def _norm(self, flat):
+        """Norms of the networks' parts of a flat tensor, in a shape that broadcasts against it."""
+        norms = self._storage.norms(flat)
+        return norms if len(norms) == 1 else self._storage.spread(norms)
+
+
+class _FlatRule:
+    """An update rule of the catalogue, on the flat parameters."""
+
+    def __init__(self, network, optimizer):
+        self._network = network
+        self._optimizer = optimizer
+        self._state = optimizer.init_state(network.parameters.data)
+        self._rate = self._spread_rate = None
+
+    def step(self, learning_rate, n_updates):
+        if isinstance(learning_rate, torch.Tensor):
+            learning_rate = self._spread(learning_rate)
+        network = self._network
+        self._optimizer.update(network.parameters.data, network.gradient, self._state, learning_rate, n_updates)
+
+    def _spread(self, rates):
+        """The rates of the networks at each parameter, made anew only when a schedule moved them."""
+        if rates is not self._rate:
+            self._rate, self._spread_rate = rates, self._network.parameters.spread(rates)
+        return self._spread_rate
+
+
+class _TorchRule:
+    """A `torch.optim.Optimizer` with a parameter group a network, over the layers' own tensors."""
+
+    def __init__(self, network, optimizers):
+        groups = []
+        for k, optimizer in enumerate(optimizers):
+            tensors = network.parameters.network(k)
+            for tensor, gradient in zip(tensors, network.parameters.network(k, network.gradient), strict=True):
+                tensor.grad = gradient
+            groups.append({"params": tensors, **optimizer.kwargs})
+        self._optimizer = optimizers[0].build(groups)
+
+    def step(self, learning_rate, n_updates):
+        is_one = not isinstance(learning_rate, torch.Tensor)
+        for k, group in enumerate(self._optimizer.param_groups):
+            group["lr"] = learning_rate if is_one else float(learning_rate[k])
+        with torch.inference_mode(False), torch.no_grad():  # its state outlives this call: no inference tensors
+            self._optimizer.step()

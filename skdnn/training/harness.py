@@ -1,0 +1,237 @@
+"""The skorch net that runs a fit: epochs, history, callbacks, validation, schedules and stopping around the engine."""
+
+import math
+import warnings
+
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from skorch import NeuralNet
+
+from skdnn.components import Moment
+from skdnn.engine import Network, Trainer, Update
+from skdnn.training.plan import Outcome
+from skdnn.training.policy import compute_policy
+from skdnn.training.stopping import ProgressMonitor
+
+
+class Session:
+    """A network in training: what the harness needs for an epoch, and drops when the fit is over.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+    data : TrainingData
+    snapshot : tuple of Tensor, default=None
+        Parameters and statistics to go on from; by default kernels are drawn.
+
+    Attributes
+    ----------
+    network : Network
+    """
+
+    def __init__(self, plan, data, snapshot=None):
+        self.plan = plan
+        self.data = data
+        self.network = Network([plan.network], plan.dtype, plan.device, [plan.seeds.dropout])
+        if snapshot is None:
+            self.network.initialize([plan.seeds.kernels])
+        else:
+            self.network.restore(snapshot)
+        self._update = Update(self.network, [plan.update])
+        self._trainer = Trainer(self.network, self._update, plan.loss, plan.batch_size)
+        self._order = torch.Generator().manual_seed(plan.seeds.order)
+        self.n_training_rows = len(data.training_rows)
+        self.updates_per_epoch = self._trainer.n_updates(self.n_training_rows)
+
+    def rates(self, epoch, n_plateaus):
+        """Return the learning rate of each update of an epoch (counted from 0)."""
+        plan = self.plan
+        first = epoch * self.updates_per_epoch
+        n_moments = self.updates_per_epoch if plan.schedule.interval == "update" else 1
+        rates = [
+            plan.learning_rate_init
+            * plan.schedule.factor(
+                Moment(
+                    epoch=epoch,
+                    update=first + i,
+                    updates_per_epoch=self.updates_per_epoch,
+                    max_iter=plan.max_iter,
+                    n_samples=epoch * self.n_training_rows,
+                    n_plateaus=n_plateaus,
+                )
+            )
+            for i in range(n_moments)
+        ]
+        return rates if n_moments > 1 else rates * self.updates_per_epoch
+
+    def train(self, rates):
+        """Run an epoch of updates and return its mean loss, the penalty after it, and whether all is finite."""
+        rows = self.data.training_rows
+        if self.plan.shuffle:
+            rows = rows[torch.randperm(len(rows), generator=self._order)]
+        loss = self._trainer.run_epoch(self.data.X, self.data.y, rows.to(self.data.X.device), rates)
+        with torch.inference_mode():
+            size = self.network.parameters.norms(self.network.parameters.data)
+            loss, penalty, size = torch.cat([loss, self.network.penalty(), size]).tolist()
+        return loss, penalty, math.isfinite(loss) and math.isfinite(size)
+
+    def validate(self):
+        """Return the loss and the score of the validation rows."""
+        data, plan = self.data, self.plan
+        y = data.y[data.validation_rows]
+        outputs = self.network.predict(data.X[data.validation_rows]).to(y.device)
+        with torch.inference_mode():
+            weight = 1.0 / len(y)
+            targets = plan.loss.prepare(y, self.network.n_outputs, weight, plan.dtype)
+            return plan.loss.value(outputs, targets, weight).item(), plan.score(outputs, y)
+
+
+class TrainingNet(NeuralNet):
+    """skorch's net with an epoch that is one call of the engine instead of a Python loop over a `DataLoader`.
+
+    Made by estimators for one fit. Its ``module_`` is the live network; ``history`` has, for each epoch, `train_loss` (the
+    total that is minimised), `base_loss` and `penalty` (its two parts), `learning_rate` (of the first update) and, with a
+    validation set, `valid_loss` and `valid_score`.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Over the session's parameters.
+    criterion : torch.nn.Module
+    session : Session or None
+        None for a net that has been trained.
+    **kwargs
+        Of `skorch.NeuralNet`.
+    """
+
+    def __init__(self, module, criterion, *, session=None, **kwargs):
+        super().__init__(module, criterion, **kwargs)
+        self.session = session
+
+    @property
+    def _default_callbacks(self):
+        return []
+
+    def initialize_optimizer(self, *args, **kwargs):
+        """Make none: the engine updates the parameters."""
+        return self
+
+    def initialize_history(self):
+        """Go on with a history that was given."""
+        if self.history is None:
+            super().initialize_history()
+        return self
+
+    def train(self):
+        """Run the session's plan, leave its network with the weights to keep, and release the rest.
+
+        Returns
+        -------
+        outcome : Outcome
+
+        Raises
+        ------
+        KeyboardInterrupt
+            As it came; the network has the best weights so far, and `outcome_` says which.
+        """
+        session = self.session
+        plan = session.plan
+        self.initialize()
+        self._monitor = ProgressMonitor(plan.tol, plan.n_iter_no_change, session.data.validation_rows is not None)
+        self._best = session.network.snapshot()
+        self._reason = "max_iter"
+        self._n_epochs = 0
+        with compute_policy(plan.network.n_products * plan.batch_size, plan.dtype, plan.device):
+            self.notify("on_train_begin", X=session.data.X, y=session.data.y)
+            try:
+                self.fit_loop(session.data.X, session.data.y, plan.max_iter)
+            except KeyboardInterrupt:
+                self._reason = "interrupted"
+                raise
+            finally:
+                if session.data.validation_rows is not None or self._reason in ("diverged", "interrupted"):
+                    session.network.restore(self._best)
+                self.outcome_ = Outcome(
+                    n_epochs=self._n_epochs,
+                    best_epoch=self._monitor.best_epoch,
+                    best_value=self._monitor.best_value,
+                    n_samples=self._n_epochs * session.n_training_rows,
+                    reason=self._reason,
+                )
+                self.session = self._best = None
+            self.notify("on_train_end", X=session.data.X, y=session.data.y)
+        self._warn(plan)
+        return self.outcome_
+
+    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+        """Run epochs until the plan says stop."""
+        session = self.session
+        datasets = {"dataset_train": session.data, "dataset_valid": None}
+        n_plateaus = 0
+        for epoch in range(epochs):
+            self.notify("on_epoch_begin", **datasets)
+            self._rates = session.rates(epoch, n_plateaus)
+            self._n_epochs = epoch + 1
+            self.run_single_epoch(None, training=True, prefix="train", step_fn=None)
+            if self._reason != "diverged" and session.data.validation_rows is not None:
+                self.run_single_epoch(None, training=False, prefix="valid", step_fn=None)
+            if self._reason != "diverged" and self._monitor.record(self._monitored(), epoch + 1):
+                self._best = session.network.snapshot()
+            self.notify("on_epoch_end", **datasets)
+            if session.plan.verbose:
+                self._print_epoch()
+            if self._reason == "diverged":
+                break
+            if self._monitor.has_stalled:
+                rate = session.plan.learning_rate_init
+                n_plateaus += 1
+                following = Moment(epoch=epoch + 1, n_plateaus=n_plateaus)
+                if not session.plan.schedule.outlasts_plateau(rate, following):
+                    self._reason = "no_progress"
+                    break
+                self._monitor.be_patient_again()
+        return self
+
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
+        """Train on every row, or score the validation rows, in the engine; the arguments are skorch's and not used."""
+        if training:
+            loss, penalty, is_finite = self.session.train(self._rates)
+            self.history.record("train_loss", loss + penalty)
+            self.history.record("base_loss", loss)
+            self.history.record("penalty", penalty)
+            self.history.record("learning_rate", self._rates[0])
+            if not is_finite:
+                self._reason = "diverged"
+        else:
+            loss, score = self.session.validate()
+            self.history.record("valid_loss", loss)
+            self.history.record("valid_score", score)
+
+    def _monitored(self):
+        return self.history[-1]["train_loss" if self.session.data.validation_rows is None else "valid_score"]
+
+    def _print_epoch(self):
+        row = self.history[-1]
+        line = f"Epoch {row['epoch']}: loss = {row['train_loss']:.6f}"
+        if "valid_score" in row:
+            line += f", validation loss = {row['valid_loss']:.6f}, validation score = {row['valid_score']:.4f}"
+        print(line)
+
+    def _warn(self, plan):
+        outcome = self.outcome_
+        if outcome.reason == "diverged":
+            kept = f"those of epoch {outcome.best_epoch}" if outcome.best_epoch else "the initial ones"
+            warnings.warn(
+                f"Training diverged in epoch {outcome.n_epochs}: the loss or a weight is no longer finite. The weights are "
+                f"{kept}. Lower learning_rate_init={plan.learning_rate_init!r}, scale the features (for example with "
+                "StandardScaler) or clip gradients (gradient_clipping=1.0).",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        elif outcome.reason == "max_iter" and plan.n_iter_no_change < plan.max_iter:
+            warnings.warn(
+                f"Training reached max_iter={plan.max_iter} epochs before it stopped making progress. Raise max_iter, or set "
+                "n_iter_no_change=max_iter to train for a fixed number of epochs.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )

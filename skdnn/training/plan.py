@@ -1,0 +1,113 @@
+"""What the harness is asked to run, and what it answers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from skdnn.components import Schedule
+from skdnn.components.losses import Loss
+from skdnn.engine import NetworkPlan, UpdatePlan
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """A seed for each use of randomness, so that changing one use does not move another.
+
+    Attributes
+    ----------
+    kernels, order, dropout : int
+    """
+
+    kernels: int
+    order: int
+    dropout: int
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """All that a fit has decided before it starts.
+
+    Attributes
+    ----------
+    network : NetworkPlan
+    update : UpdatePlan
+    schedule : Schedule
+    learning_rate_init : float
+    loss : Loss
+    score : callable
+        From outputs of shape (n_rows, n_outputs) and targets of shape (n_rows,) to the validation score, a float; greater is
+        better.
+    batch_size : int
+    max_iter : int
+        Epochs at most.
+    shuffle : bool
+        Whether rows are put into a new order at each epoch.
+    tol : float
+        What an epoch must bring to count as progress.
+    n_iter_no_change : float
+        Epochs without progress that are borne, possibly inf.
+    dtype : torch.dtype
+    device : torch.device
+    seeds : Seeds
+    verbose : bool
+        Whether to print a line an epoch.
+    """
+
+    network: NetworkPlan
+    update: UpdatePlan
+    schedule: Schedule
+    learning_rate_init: float
+    loss: Loss
+    score: Callable
+    batch_size: int
+    max_iter: int
+    shuffle: bool
+    tol: float
+    n_iter_no_change: float
+    dtype: torch.dtype
+    device: torch.device
+    seeds: Seeds
+    verbose: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The rows of a fit, which are held once: both parts of a split are indices.
+
+    Attributes
+    ----------
+    X : Tensor of shape (n_samples, n_features)
+    y : Tensor of shape (n_samples,)
+    training_rows : Tensor of shape (n_training_rows,)
+    validation_rows : Tensor of shape (n_validation_rows,) or None
+    """
+
+    X: torch.Tensor
+    y: torch.Tensor
+    training_rows: torch.Tensor
+    validation_rows: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes
+    ----------
+    n_epochs : int
+        Epochs that were run, the one that diverged included.
+    best_epoch : int
+        The epoch with the best monitored value, counted from 1; 0 if there was none.
+    best_value : float
+        That value: the validation score where there are validation rows, else the training loss.
+    n_samples : int
+        Training rows seen.
+    reason : {"max_iter", "no_progress", "diverged", "interrupted"}
+    """
+
+    n_epochs: int
+    best_epoch: int
+    best_value: float
+    n_samples: int
+    reason: str
