@@ -44,6 +44,7 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         "warm_start": ["boolean"],
         "device": "no_validation",
         "dtype": [StrOptions({"auto", "float32", "float64"})],
+        "callbacks": [None, list, tuple],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -73,6 +74,7 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         warm_start=False,
         device="auto",
         dtype="auto",
+        callbacks=None,
         random_state=None,
         verbose=False,
     ):
@@ -98,6 +100,7 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         self.warm_start = warm_start
         self.device = device
         self.dtype = dtype
+        self.callbacks = callbacks
         self.random_state = random_state
         self.verbose = verbose
 
@@ -241,6 +244,7 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             lr=plan.learning_rate_init,
             device=str(plan.device),
             train_split=None,
+            callbacks=list(self.callbacks or ()),
             verbose=0,
         )
 

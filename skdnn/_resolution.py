@@ -31,9 +31,10 @@ def plan_network(estimator, n_features, n_outputs):
     """
     sizes = resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)
     n_hidden = len(sizes)
-    activations = _each(estimator.activation, "activation", resolve_activation, {"hidden layer": n_hidden})[:n_hidden] + [None]
+    of_hidden = {"hidden layer": n_hidden}
+    activations = [*_each(estimator.activation, "activation", resolve_activation, of_hidden)[:n_hidden], None]
     batch_norm = resolve_batch_norm(estimator.batch_norm)
-    dropouts = _each(estimator.dropout, "dropout", _resolve_rate, {"hidden layer": n_hidden})[:n_hidden] + [0.0]
+    dropouts = [*_each(estimator.dropout, "dropout", _resolve_rate, of_hidden)[:n_hidden], 0.0]
     of_all = {"hidden layer": n_hidden, "layer, the output layer included": n_hidden + 1}
     regularizers = _each(estimator.regularizer, "regularizer", resolve_regularizer, of_all)
     constraints = _each(estimator.max_norm, "max_norm", resolve_max_norm, of_all)

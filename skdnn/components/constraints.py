@@ -33,8 +33,8 @@ class MaxNorm(Constraint):
         The radius of the ball in the Euclidean norm.
 
     axis : {"incoming", "outgoing"}, default="incoming"
-        "incoming" bounds the weights that enter a unit, the definition of the chapter's text and of the paper; "outgoing" the
-        weights that leave a unit or feature, which is what the chapter's code does (it clips over axis 1 of an (in, out) kernel).
+        "incoming" bounds the weights that enter a unit, as the chapter's text and the paper define it; "outgoing" those that
+        leave a unit or feature, as the chapter's code does, which clips over axis 1 of an (in, out) kernel.
 
     References
     ----------

@@ -149,8 +149,9 @@ class Nesterov(Optimizer):
 
 
 class AdaGrad(Optimizer):
-    """AdaGrad: each parameter's rate shrinks with the gradients it has seen, ``s <- s + g**2``,
-    ``theta <- theta - eta * g / (sqrt(s) + epsilon)``.
+    """AdaGrad: each parameter's rate shrinks with the gradients it has seen.
+
+    In formulas, ``s <- s + g**2``, ``theta <- theta - eta * g / (sqrt(s) + epsilon)``.
 
     Parameters
     ----------
@@ -186,8 +187,9 @@ class AdaGrad(Optimizer):
 
 
 class RMSProp(Optimizer):
-    """RMSProp: AdaGrad that forgets, ``s <- rho * s + (1 - rho) * g**2``,
-    ``theta <- theta - eta * g / (sqrt(s) + epsilon)``.
+    """RMSProp: AdaGrad that forgets.
+
+    In formulas, ``s <- rho * s + (1 - rho) * g**2``, ``theta <- theta - eta * g / (sqrt(s) + epsilon)``.
 
     Parameters
     ----------

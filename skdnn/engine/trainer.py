@@ -60,7 +60,7 @@ class Trainer:
         """Return how many updates an epoch of `n_rows` rows makes."""
         return sum(n_batches for n_batches, _ in split_into_batches(n_rows, self._batch_size, self._smallest))
 
-    def run_epoch(self, X, y, order, rates):
+    def run_epoch(self, X, y, order, rates, watcher=None):
         """Train on every row of `order` once.
 
         Nothing waits for the device: read the result when it is needed.
@@ -73,6 +73,9 @@ class Trainer:
             Indices of the rows to train on, in their order; one a network where they see different batches.
         rates : sequence of float or of Tensor of shape (n_networks,)
             The learning rate of each update.
+        watcher : object, default=None
+            Told of every batch: ``batch_begins(x, y)``, ``gradient_is_ready(x, y)`` before the update and
+            ``batch_ends(x, y, outputs, loss)`` after it.
 
         Returns
         -------
@@ -90,23 +93,29 @@ class Trainer:
                     count = min(longest, n_batches - first)
                     rows = order[..., start : start + count * size]
                     start += count * size
-                    total += self._run_chunk(X, y, rows, count, size, rates).mul_(size)
+                    total += self._run_chunk(X, y, rows, count, size, rates, watcher).mul_(size)
             return total.div_(n_rows)
 
-    def _run_chunk(self, X, y, rows, n_batches, size, rates):
+    def _run_chunk(self, X, y, rows, n_batches, size, rates, watcher):
         """Make one update for each of some batches of one size; return the sum of their losses, a network each."""
         network, loss, update = self._network, self._loss, self._update
         weight = 1.0 / size
         x = self._gather(X, rows, n_batches, size)
-        targets = self._by_batch(y[rows.reshape(-1)], rows, n_batches, size)
-        targets = loss.prepare(targets, network.n_outputs, weight, network.dtype)
+        y = self._by_batch(y[rows.reshape(-1)], rows, n_batches, size)
+        targets = loss.prepare(y, network.n_outputs, weight, network.dtype)
         leading = () if network.n_networks == 1 else (network.n_networks,)
         outputs = torch.empty(n_batches, *leading, size, network.n_outputs, dtype=network.dtype, device=X.device)
         network.begin_chunk(n_batches, size)
-        for batch, target, output in zip(x.unbind(0), targets.unbind(0), outputs.unbind(0), strict=True):
+        for batch, labels, target, output in zip(x.unbind(0), y.unbind(0), targets.unbind(0), outputs.unbind(0), strict=True):
+            if watcher is not None:
+                watcher.batch_begins(batch, labels)
             network.forward(batch, output)
             network.backward(loss.gradient(output, target, weight))
+            if watcher is not None:
+                watcher.gradient_is_ready(batch, labels)
             update.step(next(rates))
+            if watcher is not None:
+                watcher.batch_ends(batch, labels, output, loss.value(output, target, weight))
         return loss.value(outputs, targets, weight).view(n_batches, -1).sum(0)
 
     def _gather(self, X, rows, n_batches, size):

@@ -6,6 +6,7 @@ import warnings
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNet
+from skorch.callbacks import Callback
 
 from skdnn.components import Moment
 from skdnn.engine import Network, Trainer, Update
@@ -64,12 +65,12 @@ class Session:
         ]
         return rates if n_moments > 1 else rates * self.updates_per_epoch
 
-    def train(self, rates):
+    def train(self, rates, watcher=None):
         """Run an epoch of updates and return its mean loss, the penalty after it, and whether all is finite."""
         rows = self.data.training_rows
         if self.plan.shuffle:
             rows = rows[torch.randperm(len(rows), generator=self._order)]
-        loss = self._trainer.run_epoch(self.data.X, self.data.y, rows.to(self.data.X.device), rates)
+        loss = self._trainer.run_epoch(self.data.X, self.data.y, rows.to(self.data.X.device), rates, watcher)
         with torch.inference_mode():
             size = self.network.parameters.norms(self.network.parameters.data)
             loss, penalty, size = torch.cat([loss, self.network.penalty(), size]).tolist()
@@ -84,6 +85,39 @@ class Session:
             weight = 1.0 / len(y)
             targets = plan.loss.prepare(y, self.network.n_outputs, weight, plan.dtype)
             return plan.loss.value(outputs, targets, weight).item(), plan.score(outputs, y)
+
+
+class _BatchEvents:
+    """Passes what the engine says of training batches on to skorch's callbacks.
+
+    Parameters
+    ----------
+    net : TrainingNet
+    """
+
+    def __init__(self, net):
+        self._net = net
+        gradients = net.session.network.parameters.network(0, net.session.network.gradient)
+        for parameter, gradient in zip(net.module_.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+
+    def batch_begins(self, x, y):
+        self._notify("on_batch_begin", x, y)
+
+    def gradient_is_ready(self, x, y):
+        self._notify("on_grad_computed", x, y, named_parameters=list(self._net.module_.named_parameters()))
+
+    def batch_ends(self, x, y, outputs, loss):
+        self._net.history.record_batch("train_loss", loss.item())
+        self._net.history.record_batch("train_batch_size", len(x))
+        self._notify("on_batch_end", x, y, y_pred=outputs, loss=loss)
+
+    def _notify(self, event, x, y, **tensors):
+        # Callbacks get ordinary tensors of their own, for what they do is not inference and outlives the batch.
+        with torch.inference_mode(False):
+            own = {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in tensors.items()}
+            batch = x.clone(), y.clone()
+            self._net.notify(event, batch=batch, training=True, **own)
 
 
 class TrainingNet(NeuralNet):
@@ -159,6 +193,7 @@ class TrainingNet(NeuralNet):
                     reason=self._reason,
                 )
                 self.session = self._best = None
+                self.module_.zero_grad(set_to_none=True)
             self.notify("on_train_end", X=session.data.X, y=session.data.y)
         self._warn(plan)
         return self.outcome_
@@ -195,7 +230,8 @@ class TrainingNet(NeuralNet):
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
         """Train on every row, or score the validation rows, in the engine; the arguments are skorch's and not used."""
         if training:
-            loss, penalty, is_finite = self.session.train(self._rates)
+            watcher = _BatchEvents(self) if self._has_batch_hooks() else None
+            loss, penalty, is_finite = self.session.train(self._rates, watcher)
             self.history.record("train_loss", loss + penalty)
             self.history.record("base_loss", loss)
             self.history.record("penalty", penalty)
@@ -206,6 +242,15 @@ class TrainingNet(NeuralNet):
             loss, score = self.session.validate()
             self.history.record("valid_loss", loss)
             self.history.record("valid_score", score)
+
+    def _has_batch_hooks(self):
+        """Whether a callback listens to batches: only then is Python called for every one of them."""
+        events = ("on_batch_begin", "on_batch_end", "on_grad_computed")
+        return any(
+            getattr(type(callback), event, None) is not getattr(Callback, event)
+            for _, callback in self.callbacks_
+            for event in events
+        )
 
     def _monitored(self):
         return self.history[-1]["train_loss" if self.session.data.validation_rows is None else "valid_score"]
