@@ -13,9 +13,27 @@ import torch
 
 from skdnn._validation import Interval
 from skdnn.components._component import Component, resolve
+from skdnn.components.kernels import kernel_of
 from skdnn.exceptions import InvalidParameterError
 
 _aten = torch.ops.aten
+_elu = kernel_of(_aten.elu.out)
+_elu_backward = kernel_of(_aten.elu_backward.grad_input)
+_gelu = kernel_of(_aten.gelu.out)
+_gelu_backward = kernel_of(_aten.gelu_backward.grad_input)
+_hardswish = kernel_of(_aten.hardswish.out)
+_hardswish_backward = kernel_of(_aten.hardswish_backward.out)
+_leaky_relu = kernel_of(_aten.leaky_relu.out)
+_leaky_relu_backward = kernel_of(_aten.leaky_relu_backward.grad_input)
+_mish = kernel_of(_aten.mish.out)
+_mish_backward = kernel_of(_aten.mish_backward.default)
+_sigmoid_backward = kernel_of(_aten.sigmoid_backward.grad_input)
+_silu = kernel_of(_aten.silu.out)
+_silu_backward = kernel_of(_aten.silu_backward.grad_input)
+_softplus = kernel_of(_aten.softplus.out)
+_softplus_backward = kernel_of(_aten.softplus_backward.grad_input)
+_tanh_backward = kernel_of(_aten.tanh_backward.grad_input)
+_threshold_backward = kernel_of(_aten.threshold_backward.grad_input)
 
 # The scale and slope that make activations converge to mean 0 and variance 1 (Klambauer et al. 2017, with the digits that
 # torch uses).
@@ -96,7 +114,7 @@ class Logistic(Activation):
         return torch.sigmoid(z, out=out)
 
     def backward(self, grad, z, a, out):
-        return _aten.sigmoid_backward.grad_input(grad, a, grad_input=out)
+        return _sigmoid_backward(grad, a, grad_input=out)
 
     def to_module(self):
         return torch.nn.Sigmoid()
@@ -119,7 +137,7 @@ class Tanh(Activation):
         return torch.tanh(z, out=out)
 
     def backward(self, grad, z, a, out):
-        return _aten.tanh_backward.grad_input(grad, a, grad_input=out)
+        return _tanh_backward(grad, a, grad_input=out)
 
     def to_module(self):
         return torch.nn.Tanh()
@@ -140,10 +158,10 @@ class ReLU(Activation):
     """
 
     def forward(self, z, out):
-        return torch.clamp_min(z, 0, out=out)
+        return torch.relu_(z) if out is z else torch.clamp_min(z, 0, out=out)
 
     def backward(self, grad, z, a, out):
-        return _aten.threshold_backward.grad_input(grad, a, 0, grad_input=out)
+        return _threshold_backward(grad, a, 0, grad_input=out)
 
     def to_module(self):
         return torch.nn.ReLU()
@@ -175,10 +193,10 @@ class LeakyReLU(Activation):
         self.alpha = alpha
 
     def forward(self, z, out):
-        return _aten.leaky_relu.out(z, self.alpha, out=out)
+        return _leaky_relu(z, self.alpha, out=out)
 
     def backward(self, grad, z, a, out):
-        return _aten.leaky_relu_backward.grad_input(grad, a, self.alpha, True, grad_input=out)
+        return _leaky_relu_backward(grad, a, self.alpha, True, grad_input=out)
 
     def to_module(self):
         return torch.nn.LeakyReLU(self.alpha)
@@ -210,10 +228,10 @@ class ELU(Activation):
         self.alpha = alpha
 
     def forward(self, z, out):
-        return _aten.elu.out(z, self.alpha, 1.0, 1.0, out=out)
+        return _elu(z, self.alpha, 1.0, 1.0, out=out)
 
     def backward(self, grad, z, a, out):
-        return _aten.elu_backward.grad_input(grad, self.alpha, 1.0, 1.0, True, a, grad_input=out)
+        return _elu_backward(grad, self.alpha, 1.0, 1.0, True, a, grad_input=out)
 
     def to_module(self):
         return torch.nn.ELU(self.alpha)
@@ -239,10 +257,10 @@ class SELU(Activation):
     auto_initializer = "lecun_normal"
 
     def forward(self, z, out):
-        return _aten.elu.out(z, _SELU_ALPHA, _SELU_SCALE, 1.0, out=out)
+        return _elu(z, _SELU_ALPHA, _SELU_SCALE, 1.0, out=out)
 
     def backward(self, grad, z, a, out):
-        return _aten.elu_backward.grad_input(grad, _SELU_ALPHA, _SELU_SCALE, 1.0, True, a, grad_input=out)
+        return _elu_backward(grad, _SELU_ALPHA, _SELU_SCALE, 1.0, True, a, grad_input=out)
 
     def to_module(self):
         return torch.nn.SELU()
@@ -265,10 +283,10 @@ class GELU(Activation):
     uses_output = False
 
     def forward(self, z, out):
-        return _aten.gelu.out(z, out=out)
+        return _gelu(z, out=out)
 
     def backward(self, grad, z, a, out):
-        return _aten.gelu_backward.grad_input(grad, z, grad_input=out)
+        return _gelu_backward(grad, z, grad_input=out)
 
     def to_module(self):
         return torch.nn.GELU()
@@ -292,10 +310,10 @@ class SiLU(Activation):
     uses_output = False
 
     def forward(self, z, out):
-        return _aten.silu.out(z, out=out)
+        return _silu(z, out=out)
 
     def backward(self, grad, z, a, out):
-        return _aten.silu_backward.grad_input(grad, z, grad_input=out)
+        return _silu_backward(grad, z, grad_input=out)
 
     def to_module(self):
         return torch.nn.SiLU()
@@ -318,10 +336,10 @@ class Softplus(Activation):
     uses_output = False
 
     def forward(self, z, out):
-        return _aten.softplus.out(z, 1, 20, out=out)
+        return _softplus(z, 1, 20, out=out)
 
     def backward(self, grad, z, a, out):
-        return _aten.softplus_backward.grad_input(grad, z, 1, 20, grad_input=out)
+        return _softplus_backward(grad, z, 1, 20, grad_input=out)
 
     def to_module(self):
         return torch.nn.Softplus()
@@ -344,10 +362,10 @@ class Mish(Activation):
     uses_output = False
 
     def forward(self, z, out):
-        return _aten.mish.out(z, out=out)
+        return _mish(z, out=out)
 
     def backward(self, grad, z, a, out):
-        return out.copy_(_aten.mish_backward(grad, z))  # the one derivative here without a variant that takes `out`
+        return out.copy_(_mish_backward(grad, z))  # the one derivative here without a variant that takes `out`
 
     def to_module(self):
         return torch.nn.Mish()
@@ -370,10 +388,10 @@ class HardSwish(Activation):
     uses_output = False
 
     def forward(self, z, out):
-        return _aten.hardswish.out(z, out=out)
+        return _hardswish(z, out=out)
 
     def backward(self, grad, z, a, out):
-        return _aten.hardswish_backward.out(grad, z, out=out)
+        return _hardswish_backward(grad, z, out=out)
 
     def to_module(self):
         return torch.nn.Hardswish()

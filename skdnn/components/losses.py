@@ -6,7 +6,9 @@ batch costs no more than its gradient. Rows are the last axis but one; leading a
 
 import torch
 
-_aten = torch.ops.aten
+from skdnn.components.kernels import kernel_of
+
+_log_softmax_backward = kernel_of(torch.ops.aten._log_softmax_backward_data.out)
 
 
 class Loss:
@@ -33,8 +35,8 @@ class Loss:
         """
         raise NotImplementedError
 
-    def gradient(self, outputs, targets, row_weight):
-        """Return the gradient of the weighted loss with respect to `outputs`, of their shape."""
+    def gradient(self, outputs, targets, row_weight, out):
+        """Write the gradient of the weighted loss with respect to `outputs` into `out`, of their shape, and return it."""
         raise NotImplementedError
 
     def to_module(self):
@@ -56,11 +58,11 @@ class CategoricalCrossentropy(Loss):
         targets = torch.zeros(*y.shape, n_outputs, dtype=dtype, device=y.device)
         return targets.scatter_(-1, y.unsqueeze(-1), -row_weight)
 
-    def gradient(self, outputs, targets, row_weight):
+    def gradient(self, outputs, targets, row_weight, out):
         log_probabilities = torch.log_softmax(outputs, -1)
         if targets.shape != outputs.shape:  # networks in lockstep that share the batch
             targets = targets.expand_as(outputs)
-        return _aten._log_softmax_backward_data(targets, log_probabilities, -1, outputs.dtype)
+        return _log_softmax_backward(targets, log_probabilities, -1, outputs.dtype, out=out)
 
     def value(self, outputs, targets, row_weight):
         # A class that is not the row's has weight 0 even where its log-probability is -inf.
@@ -78,8 +80,8 @@ class BinaryCrossentropy(Loss):
     def prepare(self, y, n_outputs, row_weight, dtype):
         return y.unsqueeze(-1).to(dtype).mul_(row_weight)
 
-    def gradient(self, outputs, targets, row_weight):
-        return torch.sigmoid(outputs).mul_(row_weight).sub_(targets)
+    def gradient(self, outputs, targets, row_weight, out):
+        return torch.sigmoid(outputs, out=out).mul_(row_weight).sub_(targets)
 
     def value(self, outputs, targets, row_weight):
         losses = torch.nn.functional.softplus(outputs).mul_(row_weight).sub_(outputs * targets)

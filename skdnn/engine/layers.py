@@ -1,18 +1,25 @@
-"""Layers with closed-form derivatives.
+"""Layers with closed-form derivatives, recorded as calls over static buffers.
 
-``forward`` and ``backward`` are called in pairs, under inference mode, on batches of shape (n_rows, n_units), or
-(K, n_rows, n_units) for K networks in lockstep. They write into buffers that are kept for each number of rows, so a step
-allocates next to nothing; ``backward`` overwrites the gradient it is given. ``infer`` is the forward pass of prediction: it
-keeps nothing.
+A training step is the same sequence of kernels over the same memory every time, so it is not run through Python methods: a
+layer answers ``forward`` and ``backward`` with the tensor that will hold the result and with the calls that fill it, each
+bound to its arguments. They are recorded once and repeated for every batch, which halves the time of a small step, and is
+the form that a CUDA graph needs. Batches are of shape (n_rows, n_units), or (K, n_rows, n_units) for K networks in lockstep.
+``backward`` is recorded after ``forward``, for the same buffers, and its calls may overwrite the gradient they are given.
+``infer`` is the forward pass of prediction: it runs at once and keeps nothing.
 """
+
+from functools import partial
 
 import torch
 
-_aten = torch.ops.aten
+from skdnn.components.kernels import kernel_of
+
+_batch_norm = kernel_of(torch.ops.aten.native_batch_norm.out)
+_batch_norm_backward = kernel_of(torch.ops.aten.native_batch_norm_backward.out)
 
 
 class _Buffers(dict):
-    """Tensors by number of rows, made on first use."""
+    """Tensors of shape ([K,] n_rows, n_units) by number of rows, made on first use."""
 
     def __init__(self, like, n_networks, n_units):
         super().__init__()
@@ -40,9 +47,9 @@ class Dense:
     """
 
     def __init__(self, kernel, bias, kernel_gradient, bias_gradient, n_networks, is_first):
-        self.kernel = kernel
+        self._kernel = kernel
         self._kernel_t = kernel.mT
-        self._bias_row = bias.unsqueeze(-2) if n_networks > 1 else bias
+        self._bias = bias.unsqueeze(-2) if n_networks > 1 else bias
         self._kernel_gradient = kernel_gradient
         self._bias_gradient = bias_gradient
         self._n_networks = n_networks
@@ -52,22 +59,33 @@ class Dense:
         self._input_gradients = _Buffers(kernel, n_networks, kernel.shape[-1])
 
     def forward(self, x, out=None):
-        if x.dim() < self.kernel.dim():  # a batch that all networks share
-            x = x.expand(self._n_networks, *x.shape)
-        self._x = x
-        return self._multiply_add(self._bias_row, x, self._kernel_t, out=self._outputs[x.shape[-2]] if out is None else out)
+        self._x = x = self._for_each_network(x)
+        out = self._outputs[x.shape[-2]] if out is None else out
+        return out, [partial(self._multiply_add, self._bias, x, self._kernel_t, out=out)]
 
     def backward(self, gradient):
-        self._multiply(gradient.mT, self._x, out=self._kernel_gradient)
-        torch.sum(gradient, -2, out=self._bias_gradient)
+        n_rows = gradient.shape[-2]
+        calls = [
+            partial(self._multiply, gradient.mT, self._x, out=self._kernel_gradient),
+            self._sum_over_rows(gradient),
+        ]
         if self._is_first:
-            return None
-        return self._multiply(gradient, self.kernel, out=self._input_gradients[gradient.shape[-2]])
+            return None, calls
+        input_gradient = self._input_gradients[n_rows]
+        return input_gradient, [*calls, partial(self._multiply, gradient, self._kernel, out=input_gradient)]
 
     def infer(self, x):
-        if x.dim() < self.kernel.dim():
-            x = x.expand(self._n_networks, *x.shape)
-        return self._multiply_add(self._bias_row, x, self._kernel_t)
+        return self._multiply_add(self._bias, self._for_each_network(x), self._kernel_t)
+
+    def _for_each_network(self, x):
+        """Give a batch that all networks share the networks' axis."""
+        return x.expand(self._n_networks, *x.shape) if x.dim() < self._kernel.dim() else x
+
+    def _sum_over_rows(self, gradient):
+        """The bias' gradient; for one network a product with ones, at half the cost of a sum."""
+        if self._n_networks > 1:
+            return partial(torch.sum, gradient, -2, out=self._bias_gradient)
+        return partial(torch.mv, gradient.mT, gradient.new_ones(len(gradient)), out=self._bias_gradient)
 
 
 class BatchNormalization:
@@ -89,44 +107,74 @@ class BatchNormalization:
         self._n_networks = n_networks
         self._new_share = 1.0 - batch_norm.momentum
         self._epsilon = batch_norm.epsilon
+        self._batch_mean, self._batch_inverse_std = torch.empty_like(self._scale), torch.empty_like(self._scale)
+        self._inputs, self._outputs, self._gradients, self._input_gradients = (
+            _Buffers(scale, 1, len(self._scale)) for _ in range(4)
+        )
 
     def forward(self, x, out=None):
-        self._x = self._side_by_side(x)
-        normalized, self._batch_mean, self._batch_inverse_std = torch.native_batch_norm(
-            self._x, self._scale, self._shift, self._mean, self._variance, True, self._new_share, self._epsilon
+        self._x, calls = self._side_by_side(x, self._inputs)
+        normalized = self._outputs[x.shape[-2]] if out is None or self._n_networks > 1 else out
+        calls.append(
+            partial(
+                _batch_norm,
+                self._x,
+                self._scale,
+                self._shift,
+                self._mean,
+                self._variance,
+                True,
+                self._new_share,
+                self._epsilon,
+                out=normalized,
+                save_mean=self._batch_mean,
+                save_invstd=self._batch_inverse_std,
+            )
         )
         normalized = self._one_by_one(normalized)
-        return normalized if out is None else out.copy_(normalized)
+        if out is None or self._n_networks == 1:
+            return normalized, calls
+        return out, [*calls, partial(out.copy_, normalized)]
 
     def backward(self, gradient):
-        input_gradient, scale_gradient, shift_gradient = _aten.native_batch_norm_backward(
-            self._side_by_side(gradient),
-            self._x,
-            self._scale,
-            self._mean,
-            self._variance,
-            self._batch_mean,
-            self._batch_inverse_std,
-            True,
-            self._epsilon,
-            [True, True, True],
+        input_gradient = self._input_gradients[gradient.shape[-2]]
+        gradient, calls = self._side_by_side(gradient, self._gradients)
+        calls.append(
+            partial(
+                _batch_norm_backward,
+                gradient,
+                self._x,
+                self._scale,
+                self._mean,
+                self._variance,
+                self._batch_mean,
+                self._batch_inverse_std,
+                True,
+                self._epsilon,
+                [True, True, True],
+                out0=input_gradient,
+                out1=self._scale_gradient,
+                out2=self._shift_gradient,
+            )
         )
-        self._scale_gradient.copy_(scale_gradient)
-        self._shift_gradient.copy_(shift_gradient)
-        return self._one_by_one(input_gradient)
+        return self._one_by_one(input_gradient), calls
 
     def infer(self, x):
+        side_by_side = x if self._n_networks == 1 else x.transpose(0, 1).reshape(x.shape[1], -1)
         normalized, _, _ = torch.native_batch_norm(
-            self._side_by_side(x), self._scale, self._shift, self._mean, self._variance, False, 0.0, self._epsilon
+            side_by_side, self._scale, self._shift, self._mean, self._variance, False, 0.0, self._epsilon
         )
         return self._one_by_one(normalized)
 
-    def _side_by_side(self, x):
-        """From (K, n_rows, n_units) to (n_rows, K * n_units)."""
-        return x if self._n_networks == 1 else x.transpose(0, 1).reshape(x.shape[1], -1)
+    def _side_by_side(self, x, buffers):
+        """From (K, n_rows, n_units) to (n_rows, K * n_units): the tensor, and the call that fills it where it is a copy."""
+        if self._n_networks == 1:
+            return x, []
+        copy = buffers[x.shape[-2]]
+        return copy, [partial(copy.view(x.shape[1], self._n_networks, -1).copy_, x.transpose(0, 1))]
 
     def _one_by_one(self, x):
-        """The inverse of `_side_by_side`."""
+        """A view of shape (K, n_rows, n_units), the inverse of `_side_by_side`."""
         return x if self._n_networks == 1 else x.view(x.shape[0], self._n_networks, -1).transpose(0, 1)
 
 
@@ -147,12 +195,11 @@ class Activate:
         self._outputs = _Buffers(like, n_networks, n_units)
 
     def forward(self, z, out=None):
-        self._z = z
-        self._a = self._activation.forward(z, z if self._in_place else self._outputs[z.shape[-2]])
-        return self._a
+        self._z, self._a = z, z if self._in_place else self._outputs[z.shape[-2]]
+        return self._a, [partial(self._activation.forward, z, self._a)]
 
     def backward(self, gradient):
-        return self._activation.backward(gradient, self._z, self._a, gradient)
+        return gradient, [partial(self._activation.backward, gradient, self._z, self._a, gradient)]
 
     def infer(self, z):
         return self._activation.forward(z, z if self._in_place else torch.empty_like(z))
@@ -181,26 +228,31 @@ class Dropout:
         self._n_units = n_units
         self._like = like
         self._outputs = _Buffers(like, len(rates), n_units)
+        self._masks = {}
 
-    def begin_chunk(self, n_batches, n_rows):
+    def reserve_masks(self, n_batches, n_rows):
+        """Make room for the masks of `n_batches` batches; the passes recorded next use them one after the other."""
+        leading = () if len(self._rates) == 1 else (len(self._rates),)
+        with torch.inference_mode(False):
+            masks = self._masks[n_rows] = self._like.new_ones(n_batches, *leading, n_rows, self._n_units)
+        self._unrecorded = iter(masks.unbind(0))
+
+    def draw_masks(self, n_batches, n_rows):
         """Draw the masks of the next `n_batches` batches at once: one call a network instead of one a batch."""
-        shape = (n_batches, n_rows, self._n_units)
-        masks = []
-        for rate, generator in zip(self._rates, self._generators, strict=True):
-            mask = self._like.new_empty(shape)
+        masks = self._masks[n_rows][:n_batches]
+        for k, (rate, generator) in enumerate(zip(self._rates, self._generators, strict=True)):
             if rate > 0.0:
-                mask.bernoulli_(1.0 - rate, generator=generator).div_(1.0 - rate)
-            else:
-                mask.fill_(1.0)
-            masks.append(mask)
-        self._masks = iter((masks[0] if len(masks) == 1 else torch.stack(masks, 1)).unbind(0))
+                # Drawn into memory in one piece, so that a network's stream is the same alone and among others.
+                mask = masks.new_empty(n_batches, n_rows, self._n_units).bernoulli_(1.0 - rate, generator=generator)
+                (masks if len(self._rates) == 1 else masks[:, k]).copy_(mask.div_(1.0 - rate))
 
     def forward(self, x, out=None):
-        self._mask = next(self._masks)
-        return torch.mul(x, self._mask, out=self._outputs[x.shape[-2]])
+        self._mask = next(self._unrecorded)
+        out = self._outputs[x.shape[-2]]
+        return out, [partial(torch.mul, x, self._mask, out=out)]
 
     def backward(self, gradient):
-        return gradient.mul_(self._mask)
+        return gradient, [partial(gradient.mul_, self._mask)]
 
     def infer(self, x):
         return x

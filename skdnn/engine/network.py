@@ -1,5 +1,7 @@
 """K networks of one shape in lockstep over flat storage; K = 1 is the ordinary network."""
 
+from functools import partial
+
 import torch
 
 from skdnn.components._component import stack
@@ -133,37 +135,58 @@ class Network:
                     layer.initializer.fill(draws, generator, layer.gain)
                     kernel.copy_(draws)
 
-    def begin_chunk(self, n_batches, n_rows):
-        """Prepare for the training passes of `n_batches` batches of `n_rows` rows."""
-        for layer in self._drops:
-            layer.begin_chunk(n_batches, n_rows)
-
-    def forward(self, x, out):
-        """Run a training pass and write the output layer's values to `out`.
+    def record(self, x, out, output_gradient, loss_gradient):
+        """Return the calls of one training pass over a batch, which fill `out` and `gradient`.
 
         Parameters
         ----------
         x : Tensor of shape (n_rows, n_features) or (n_networks, n_rows, n_features)
         out : Tensor of shape ([n_networks,] n_rows, n_outputs)
+            For the output layer's values.
+        output_gradient : Tensor like `out`
+            For the loss' gradient with respect to them.
+        loss_gradient : callable
+            The call that fills `output_gradient` from `out`.
+
+        Returns
+        -------
+        calls : list of callable
+            To be made in their order, as often as there are new values in `x`.
         """
-        for layer in self.layers[:-1]:
-            x = layer.forward(x)
-        return self.layers[-1].forward(x, out)
-
-    def backward(self, gradient):
-        """Fill `self.gradient` from the gradient with respect to the last pass's outputs, which is overwritten."""
+        program = []
+        for layer in self.layers:
+            x, calls = layer.forward(x, out if layer is self.layers[-1] else None)
+            program += calls
+        program.append(loss_gradient)
+        gradient = output_gradient
         for layer in self._backward_chain:
-            gradient = layer.backward(gradient)
+            gradient, calls = layer.backward(gradient)
+            program += calls
+        return program
 
-    def add_penalty_gradients(self, scratch):
-        """Add the gradients of the penalties. `scratch` is a tensor at least as large as the largest kernel."""
-        for regularizer, kernel, gradient in self._regularized:
-            regularizer.add_gradient(kernel, gradient, scratch[: kernel.numel()].view(kernel.shape))
+    def reserve_masks(self, n_batches, n_rows):
+        """Make room for the dropout masks of `n_batches` batches of `n_rows` rows, which are recorded next."""
+        for layer in self._drops:
+            layer.reserve_masks(n_batches, n_rows)
 
-    def project(self):
-        """Put every kernel back onto its constraint."""
-        for constraint, kernel in self._constrained:
-            constraint.project(kernel)
+    def draw_masks(self, n_batches, n_rows):
+        """Draw the dropout masks of the next `n_batches` batches."""
+        for layer in self._drops:
+            layer.draw_masks(n_batches, n_rows)
+
+    def record_penalty_gradients(self):
+        """Return the calls that add the penalties' gradients to `gradient`."""
+        if not self._regularized:
+            return []
+        scratch = torch.empty_like(self.gradient)
+        return [
+            partial(regularizer.add_gradient, kernel, gradient, scratch[: kernel.numel()].view(kernel.shape))
+            for regularizer, kernel, gradient in self._regularized
+        ]
+
+    def record_projections(self):
+        """Return the calls that put every kernel back onto its constraint."""
+        return [partial(constraint.project, kernel) for constraint, kernel in self._constrained]
 
     def penalty(self):
         """Return the sum of each network's penalties, a tensor of shape (n_networks,)."""
@@ -171,11 +194,6 @@ class Network:
         for regularizer, kernel, _ in self._regularized:
             total += regularizer.penalty(kernel)
         return total
-
-    @property
-    def is_regularized(self):
-        """Whether any kernel is penalised."""
-        return bool(self._regularized)
 
     @property
     def block_size(self):

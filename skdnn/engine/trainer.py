@@ -1,5 +1,7 @@
 """One epoch of training: shuffled rows are gathered in chunks of batches, and each batch makes one update."""
 
+from functools import partial
+
 import torch
 
 # A chunk holds this many batches, fewer where they are large: enough that gathering costs one call in some tens of steps.
@@ -54,7 +56,7 @@ class Trainer:
         self._loss = loss
         self._batch_size = batch_size
         self._smallest = 2 if network.plans[0].uses_batch_norm else 1
-        self._gathered = {}
+        self._chunks = {}
 
     def n_updates(self, n_rows):
         """Return how many updates an epoch of `n_rows` rows makes."""
@@ -88,46 +90,96 @@ class Trainer:
         start = 0
         with torch.inference_mode():
             for n_batches, size in split_into_batches(n_rows, self._batch_size, self._smallest):
-                longest = max(1, min(_CHUNK_BATCHES, _CHUNK_ELEMENTS // (size * X.shape[1])))
-                for first in range(0, n_batches, longest):
-                    count = min(longest, n_batches - first)
-                    rows = order[..., start : start + count * size]
+                chunk = self._chunk(n_batches, size, X.shape[1], has_own_batches=order.dim() == 2)
+                while n_batches:
+                    count = min(n_batches, chunk.n_batches)
+                    chunk.fill(X, y, order[..., start : start + count * size], count)
+                    self._train(chunk, count, rates, watcher)
+                    total += chunk.losses(count).mul_(size)
                     start += count * size
-                    total += self._run_chunk(X, y, rows, count, size, rates, watcher).mul_(size)
+                    n_batches -= count
             return total.div_(n_rows)
 
-    def _run_chunk(self, X, y, rows, n_batches, size, rates, watcher):
-        """Make one update for each of some batches of one size; return the sum of their losses, a network each."""
-        network, loss, update = self._network, self._loss, self._update
-        weight = 1.0 / size
-        x = self._gather(X, rows, n_batches, size)
-        y = self._by_batch(y[rows.reshape(-1)], rows, n_batches, size)
-        targets = loss.prepare(y, network.n_outputs, weight, network.dtype)
-        leading = () if network.n_networks == 1 else (network.n_networks,)
-        outputs = torch.empty(n_batches, *leading, size, network.n_outputs, dtype=network.dtype, device=X.device)
-        network.begin_chunk(n_batches, size)
-        for batch, labels, target, output in zip(x.unbind(0), y.unbind(0), targets.unbind(0), outputs.unbind(0), strict=True):
-            if watcher is not None:
-                watcher.batch_begins(batch, labels)
-            network.forward(batch, output)
-            network.backward(loss.gradient(output, target, weight))
-            if watcher is not None:
-                watcher.gradient_is_ready(batch, labels)
-            update.step(next(rates))
-            if watcher is not None:
-                watcher.batch_ends(batch, labels, output, loss.value(output, target, weight))
-        return loss.value(outputs, targets, weight).view(n_batches, -1).sum(0)
+    def _chunk(self, n_batches, size, n_features, has_own_batches):
+        """The buffers and calls for batches of one size, made when the first of them comes."""
+        key = size, has_own_batches
+        if key not in self._chunks:
+            n_batches = min(n_batches, _CHUNK_BATCHES, max(1, _CHUNK_ELEMENTS // (size * n_features)))
+            self._chunks[key] = _Chunk(self._network, self._loss, n_batches, size, n_features, has_own_batches)
+        return self._chunks[key]
 
-    def _gather(self, X, rows, n_batches, size):
-        """The chunk's rows, of shape (n_batches, [n_networks,] size, n_features), in a buffer that chunks share."""
-        shape = (rows.numel(), X.shape[1])
-        if shape not in self._gathered:
-            self._gathered[shape] = torch.empty(shape, dtype=X.dtype, device=X.device)
-        x = torch.index_select(X, 0, rows.reshape(-1), out=self._gathered[shape])
-        return x.view(n_batches, size, -1) if rows.dim() == 1 else x.view(len(rows), n_batches, size, -1).transpose(0, 1)
+    def _train(self, chunk, count, rates, watcher):
+        """Make one update for each of the chunk's first `count` batches."""
+        step = self._update.step
+        if watcher is None:
+            for program in chunk.programs[:count]:
+                for call in program:
+                    call()
+                step(next(rates))
+            return
+        for i, program in enumerate(chunk.programs[:count]):
+            batch = chunk.x[i], chunk.y[i]
+            watcher.batch_begins(*batch)
+            for call in program:
+                call()
+            watcher.gradient_is_ready(*batch)
+            step(next(rates))
+            watcher.batch_ends(*batch, chunk.outputs[i], chunk.losses(1, first=i))
 
-    def _by_batch(self, values, rows, n_batches, size):
-        """The chunk's targets, of shape (n_batches, [n_networks or 1,] size)."""
-        if rows.dim() == 2:
-            return values.view(len(rows), n_batches, size).transpose(0, 1)
-        return values.view(n_batches, size) if self._network.n_networks == 1 else values.view(n_batches, 1, size)
+
+class _Chunk:
+    """Static buffers for some batches of one size, and the calls that train on each of them.
+
+    Parameters
+    ----------
+    network : Network
+    loss : Loss
+    n_batches, size, n_features : int
+    has_own_batches : bool
+        Whether each network sees batches of its own.
+
+    Attributes
+    ----------
+    n_batches : int
+    x : Tensor of shape (n_batches, [n_networks,] size, n_features)
+    y : Tensor of shape (count, [n_networks or 1,] size)
+        Targets of the batches that were filled in last.
+    outputs : Tensor of shape (n_batches, [n_networks,] size, n_outputs)
+    programs : list of list of callable
+        For each batch, the calls from its rows to the gradient.
+    """
+
+    def __init__(self, network, loss, n_batches, size, n_features, has_own_batches):
+        self.n_batches = n_batches
+        self._network = network
+        self._loss = loss
+        self._size = size
+        self._weight = 1.0 / size
+        self._leading = () if network.n_networks == 1 else (network.n_networks,)
+        self._own = self._leading if has_own_batches else ()
+        self._shared = self._own if has_own_batches or not self._leading else (1,)
+        with torch.inference_mode(False):
+            empty = network.gradient.new_empty
+            self.x = empty(n_batches, *self._own, size, n_features)
+            self.outputs = empty(n_batches, *self._leading, size, network.n_outputs)
+            self._targets = empty(n_batches, *self._shared, size, network.n_outputs)
+            output_gradient = empty(*self._leading, size, network.n_outputs)
+        network.reserve_masks(n_batches, size)
+        self.programs = [
+            network.record(x, output, output_gradient, partial(loss.gradient, output, target, self._weight, output_gradient))
+            for x, output, target in zip(self.x, self.outputs, self._targets, strict=True)
+        ]
+
+    def fill(self, X, y, rows, count):
+        """Gather the rows of the next `count` batches, and draw what is random about them."""
+        if self._own:
+            rows = rows.view(-1, count, self._size).transpose(0, 1).reshape(-1)
+        torch.index_select(X, 0, rows, out=self.x[:count].view(-1, X.shape[1]))
+        self.y = y[rows].view(count, *self._shared, self._size)
+        self._targets[:count] = self._loss.prepare(self.y, self.outputs.shape[-1], self._weight, self.x.dtype)
+        self._network.draw_masks(count, self._size)
+
+    def losses(self, count, first=0):
+        """Return the sum of the batches' losses, a tensor of shape (n_networks,)."""
+        batches = slice(first, first + count)
+        return self._loss.value(self.outputs[batches], self._targets[batches], self._weight).view(count, -1).sum(0)

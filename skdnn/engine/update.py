@@ -1,5 +1,7 @@
 """From gradient to parameters: penalties, clipping, the update rule, constraints."""
 
+from functools import partial
+
 import torch
 
 from skdnn.components._component import stack
@@ -22,15 +24,17 @@ class Update:
     """
 
     def __init__(self, network, plans):
-        self._network = network
         self._storage = network.parameters
-        self._clipping = self._stack([plan.clipping for plan in plans])
+        clipping = self._stack([plan.clipping for plan in plans])
         optimizers = [plan.optimizer for plan in plans]
         if isinstance(optimizers[0], TorchOptimizer):
             self._rule = _TorchRule(network, optimizers)
         else:
             self._rule = _FlatRule(network, self._stack(optimizers))
-        self._scratch = torch.empty_like(network.gradient) if network.is_regularized else None
+        self._before = network.record_penalty_gradients()
+        if clipping is not None:
+            self._before.append(partial(clipping.clip, network.gradient, self._norm))
+        self._after = network.record_projections()
         self.n_updates = 0
 
     def _stack(self, components):
@@ -47,14 +51,12 @@ class Update:
         ----------
         learning_rate : float or Tensor of shape (n_networks,)
         """
-        network = self._network
         self.n_updates += 1
-        if self._scratch is not None:
-            network.add_penalty_gradients(self._scratch)
-        if self._clipping is not None:
-            self._clipping.clip(network.gradient, self._norm)
+        for call in self._before:
+            call()
         self._rule.step(learning_rate, self.n_updates)
-        network.project()
+        for call in self._after:
+            call()
 
     def _norm(self, flat):
         """Norms of the networks' parts of a flat tensor, in a shape that broadcasts against it."""
@@ -66,21 +68,20 @@ class _FlatRule:
     """An update rule of the catalogue, on the flat parameters."""
 
     def __init__(self, network, optimizer):
-        self._network = network
-        self._optimizer = optimizer
-        self._state = optimizer.init_state(network.parameters.data)
+        self._storage = network.parameters
+        state = optimizer.init_state(network.parameters.data)
+        self._update = partial(optimizer.update, network.parameters.data, network.gradient, state)
         self._rate = self._spread_rate = None
 
     def step(self, learning_rate, n_updates):
         if isinstance(learning_rate, torch.Tensor):
             learning_rate = self._spread(learning_rate)
-        network = self._network
-        self._optimizer.update(network.parameters.data, network.gradient, self._state, learning_rate, n_updates)
+        self._update(learning_rate, n_updates)
 
     def _spread(self, rates):
         """The rates of the networks at each parameter, made anew only when a schedule moved them."""
         if rates is not self._rate:
-            self._rate, self._spread_rate = rates, self._network.parameters.spread(rates)
+            self._rate, self._spread_rate = rates, self._storage.spread(rates)
         return self._spread_rate
 
 

@@ -110,7 +110,7 @@ class _BatchEvents:
     def batch_ends(self, x, y, outputs, loss):
         self._net.history.record_batch("train_loss", loss.item())
         self._net.history.record_batch("train_batch_size", len(x))
-        self._notify("on_batch_end", x, y, y_pred=outputs, loss=loss)
+        self._notify("on_batch_end", x, y, y_pred=outputs, loss=loss.squeeze(0))
 
     def _notify(self, event, x, y, **tensors):
         # Callbacks get ordinary tensors of their own, for what they do is not inference and outlives the batch.
