@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdnn._data import draw_seeds, seed_sequence, split_rows, to_tensor
-from skdnn._resolution import plan_network, plan_update, resolve_device, resolve_dtype
+from skdnn._resolution import plan_network, plan_update, resolve_callbacks, resolve_device, resolve_dtype
 from skdnn._validation import Interval, Options, StrOptions, validate_parameter_constraints
 from skdnn.components.schedules import resolve_schedule
 from skdnn.engine import build_module
@@ -103,6 +103,28 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         self.callbacks = callbacks
         self.random_state = random_state
         self.verbose = verbose
+
+    def set_params(self, **params):
+        """Set parameters, those of techniques as ``optimizer__momentum``.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values.
+
+        Returns
+        -------
+        self : object
+        """
+        for key in params:
+            technique, _, name = key.partition("__")
+            value = params.get(technique, getattr(self, technique, None))
+            if name and isinstance(value, str):
+                raise InvalidParameterError(
+                    f"{key} cannot be set, for {technique}={value!r} is a name. Give the technique as an object from "
+                    f"skdnn.components first, then its parameters can be set."
+                )
+        return super().set_params(**params)
 
     @abstractmethod
     def _encode_target(self, y):
@@ -244,7 +266,7 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             lr=plan.learning_rate_init,
             device=str(plan.device),
             train_split=None,
-            callbacks=list(self.callbacks or ()),
+            callbacks=resolve_callbacks(self.callbacks),
             verbose=0,
         )
 

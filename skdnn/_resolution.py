@@ -4,6 +4,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from skorch.callbacks import Callback
 
 from skdnn.components import Zeros
 from skdnn.components.activations import resolve_activation
@@ -77,6 +78,17 @@ def resolve_hidden_layer_sizes(sizes):
     return [int(size) for size in sizes]
 
 
+def resolve_callbacks(callbacks):
+    """Return skorch callbacks as a list, once each is known to be one."""
+    for callback in callbacks or ():
+        given = callback[-1] if isinstance(callback, list | tuple) and len(callback) == 2 else callback
+        if not (isinstance(given, Callback) or (isinstance(given, type) and issubclass(given, Callback))):
+            raise InvalidParameterError(
+                f"callbacks must be skorch callbacks or (name, callback) pairs. Got {callback!r} instead."
+            )
+    return list(callbacks or ())
+
+
 def resolve_device(device):
     """Return the `torch.device` that "auto", a name or a device stands for, once it is known to work."""
     if isinstance(device, str) and device == "auto":
@@ -86,7 +98,7 @@ def resolve_device(device):
         torch.empty(1, device=resolved).cpu()
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         raise InvalidParameterError(
-            f"device={device!r} cannot be used here: {str(error).splitlines()[0]} Available: 'auto', 'cpu'"
+            f"device={device!r} cannot be used here ({str(error).splitlines()[0].rstrip('.')}). Available: 'auto', 'cpu'"
             + "".join(f", 'cuda:{i}'" for i in range(torch.cuda.device_count()))
             + (", 'mps'." if torch.backends.mps.is_available() else ".")
         ) from error
@@ -118,7 +130,7 @@ def _each(value, parameter, resolve_one, lengths):
 
 def _resolve_rate(rate, parameter):
     if not isinstance(rate, Real) or isinstance(rate, bool) or not 0.0 <= rate < 1.0:
-        raise InvalidParameterError(f"{parameter}={rate!r} must be a number in [0.0, 1.0), or a list of them for dropout.")
+        raise InvalidParameterError(f"{parameter}={rate!r} must be a number in [0.0, 1.0).")
     return float(rate)
 
 

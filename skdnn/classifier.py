@@ -198,7 +198,7 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         classes, encoded = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(
-                f"{type(self).__name__} needs samples of at least 2 classes, but y contains only one class: {classes[0]!r}."
+                f"{type(self).__name__} needs samples of at least 2 classes, but y has only one class: {classes.tolist()[0]!r}."
             )
         if self.warm_start and hasattr(self, "_network"):
             unknown = np.setdiff1d(classes, self.classes_)

@@ -53,7 +53,7 @@ def _same(a, b):
     return a is b or bool(a == b)
 
 
-def resolve(table, base, spec, *, parameter, from_callable=None):
+def resolve(table, base, spec, *, parameter, from_callable=None, also=()):
     """Turn what a user wrote for one technique into a checked component.
 
     Parameters
@@ -72,6 +72,9 @@ def resolve(table, base, spec, *, parameter, from_callable=None):
 
     from_callable : callable, default=None
         Makes a component of a callable that is not one.
+
+    also : sequence of str, default=()
+        What else the parameter takes, handled by the caller, for the error message.
 
     Returns
     -------
@@ -94,7 +97,7 @@ def resolve(table, base, spec, *, parameter, from_callable=None):
         raise InvalidParameterError(f"{parameter}={spec.__name__} is a class; pass an object of it: {spec.__name__}().")
     if callable(spec) and from_callable is not None:
         return from_callable(spec).validate()
-    kinds = ["None", "a name", f"a {base.__name__}"] + (["a callable"] if from_callable is not None else [])
+    kinds = ["None", *also, "a name", f"a {base.__name__}"] + (["a callable"] if from_callable is not None else [])
     raise InvalidParameterError(
         f"{parameter} must be {', '.join(kinds[:-1])} or {kinds[-1]}. Got {spec!r} of type {type(spec).__name__} instead. "
         f"Names: {', '.join(map(repr, table))}."

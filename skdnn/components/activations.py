@@ -432,12 +432,26 @@ class CallableActivation(Activation):
                 f"activation={self.function!r} has parameters of its own, which would not be trained. "
                 "Pass a function or a module without parameters."
             )
+        self._try_out()
         return self
+
+    def _try_out(self):
+        """Refuse now, with a clear message, what would fail in the middle of training."""
+        z = torch.linspace(-1.0, 1.0, 6).view(3, 2)
+        try:
+            a = self.forward(z, torch.empty_like(z))
+            self.backward(torch.ones_like(z), z, a, torch.empty_like(z))
+        except InvalidParameterError:
+            raise
+        except Exception as error:
+            raise InvalidParameterError(
+                f"activation={self.function!r} must be an element-wise torch function that autograd can differentiate: {error}"
+            ) from error
 
     def forward(self, z, out):
         with torch.inference_mode(False), torch.enable_grad():
             self._z = z.clone().requires_grad_()
-            self._a = self._function()(self._z)
+            self._a = self._function()(self._z.clone())  # of its own, for a function that works in place
         if self._a.shape != z.shape:
             raise InvalidParameterError(
                 f"activation={self.function!r} must keep the shape of its input, got {tuple(self._a.shape)} "

@@ -91,4 +91,4 @@ def resolve_clipping(spec, parameter="gradient_clipping"):
                 f"{parameter}={spec!r} must be None, a number in (0.0, inf), a ClipNorm or a ClipValue."
             )
         return ClipNorm(float(spec)).validate()
-    return resolve(CLIPPINGS, GradientClipping, spec, parameter=parameter)
+    return resolve(CLIPPINGS, GradientClipping, spec, parameter=parameter, also=["a number in (0.0, inf)"])

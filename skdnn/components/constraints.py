@@ -77,4 +77,4 @@ def resolve_max_norm(spec, parameter="max_norm"):
         if not spec > 0:
             raise InvalidParameterError(f"{parameter}={spec!r} must be None, a number in (0.0, inf) or a MaxNorm.")
         return MaxNorm(float(spec)).validate() if math.isfinite(spec) else None
-    return resolve(CONSTRAINTS, Constraint, spec, parameter=parameter)
+    return resolve(CONSTRAINTS, Constraint, spec, parameter=parameter, also=["a number in (0.0, inf)"])

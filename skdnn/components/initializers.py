@@ -299,6 +299,8 @@ class CallableInitializer(Initializer):
                     f"got {tuple(values.shape)}."
                 )
             kernel.copy_(values)
+        if not kernel.isfinite().all():
+            raise InvalidParameterError(f"initializer={self.function!r} must give finite weights, got {kernel}.")
 
 
 def _takes_generator(function):

@@ -2,6 +2,8 @@
 
 from numbers import Real
 
+import numpy as np
+
 from skdnn._validation import Interval
 from skdnn.components._component import Component
 from skdnn.exceptions import InvalidParameterError
@@ -53,8 +55,8 @@ def resolve_batch_norm(spec):
     """Return the `BatchNorm` that `spec` (a bool, None or an object) stands for, or None."""
     if isinstance(spec, BatchNorm):
         return spec.validate()
-    if spec is None or spec is False:
+    if spec is None:
         return None
-    if spec is True:
-        return BatchNorm()
+    if isinstance(spec, bool | np.bool_):
+        return BatchNorm() if spec else None
     raise InvalidParameterError(f"batch_norm must be a bool or a BatchNorm. Got {spec!r} instead.")

@@ -492,10 +492,12 @@ class TorchOptimizer(Component):
         if unknown or "lr" in self.kwargs or "params" in self.kwargs:
             wrong = ", ".join(unknown) or "lr: set learning_rate_init instead"
             raise InvalidParameterError(f"optimizer={self.optimizer.__name__} cannot be given {wrong}.")
+        parameter = torch.zeros(1)
+        parameter.grad = torch.ones(1)
         try:
-            self.build([{"params": [torch.zeros(1)]}])
-        except (TypeError, ValueError) as error:
-            raise InvalidParameterError(f"optimizer={self!r}: {error}") from error
+            self.build([{"params": [parameter]}]).step()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidParameterError(f"optimizer={self!r} cannot train a network's parameters: {error}") from error
         return self
 
     def build(self, groups, learning_rate=1e-3):
