@@ -55,8 +55,20 @@ def _write_precision(value):
     torch.backends.mkldnn.matmul.fp32_precision = value
 
 
-_threads = _SharedSetting(torch.get_num_threads, torch.set_num_threads)
 _precision = _SharedSetting(_read_precision, _write_precision)
+
+
+@contextlib.contextmanager
+def _one_thread():
+    """Use one thread in this thread's kernels. Each thread has a number of its own, so each saves and restores its own."""
+    before = torch.get_num_threads()
+    if before != 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
 
 
 @contextlib.contextmanager
@@ -76,7 +88,7 @@ def compute_policy(work, dtype, device):
     with contextlib.ExitStack() as settings:
         if device.type == "cpu":
             if work < _WORK_FOR_THREADS:
-                settings.enter_context(_threads.set_to(1))
+                settings.enter_context(_one_thread())
             elif dtype == torch.float32 and _onednn_pays():
                 settings.enter_context(_precision.set_to("bf16"))
         yield
