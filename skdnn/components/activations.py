@@ -449,20 +449,20 @@ class CallableActivation(Activation):
             ) from error
 
     def forward(self, z, out):
-        with torch.inference_mode(False), torch.enable_grad():
-            self._z = z.clone().requires_grad_()
-            self._a = self._function()(self._z.clone())  # of its own, for a function that works in place
-        if self._a.shape != z.shape:
+        # The function gets a copy, for it may work in place and the derivative is taken from z.
+        with torch.inference_mode(False), torch.no_grad():
+            a = self._function()(z.clone())
+        if a.shape != z.shape:
             raise InvalidParameterError(
-                f"activation={self.function!r} must keep the shape of its input, got {tuple(self._a.shape)} "
-                f"for {tuple(z.shape)}."
+                f"activation={self.function!r} must keep the shape of its input, got {tuple(a.shape)} for {tuple(z.shape)}."
             )
-        return out.copy_(self._a.detach())
+        return out.copy_(a)
 
     def backward(self, grad, z, a, out):
-        with torch.inference_mode(False):
-            (derivative,) = torch.autograd.grad(self._a, self._z, grad.clone())
-        self._z = self._a = None
+        # Evaluated once more instead of kept from `forward`: one object may serve several layers.
+        with torch.inference_mode(False), torch.enable_grad():
+            z = z.clone().requires_grad_()
+            (derivative,) = torch.autograd.grad(self._function()(z.clone()), z, grad.clone())
         return out.copy_(derivative)
 
     def _function(self):

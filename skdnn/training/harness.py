@@ -74,7 +74,7 @@ class Session:
         with torch.inference_mode():
             size = self.network.parameters.norms(self.network.parameters.data)
             loss, penalty, size = torch.cat([loss, self.network.penalty(), size]).tolist()
-        return loss, penalty, math.isfinite(loss) and math.isfinite(size)
+        return loss, penalty, math.isfinite(loss + penalty + size)
 
     def validate(self):
         """Return the loss and the score of the validation rows."""
@@ -174,13 +174,14 @@ class TrainingNet(NeuralNet):
         self._monitor = ProgressMonitor(plan.tol, plan.n_iter_no_change, session.data.validation_rows is not None)
         self._best = session.network.snapshot()
         self._reason = "max_iter"
-        self._n_epochs = 0
+        self._n_epochs, n_epochs_before = 0, len(self.history)
         with compute_policy(plan.network.n_products * plan.batch_size, plan.dtype, plan.device):
             self.notify("on_train_begin", X=session.data.X, y=session.data.y)
             try:
                 self.fit_loop(session.data.X, session.data.y, plan.max_iter)
             except KeyboardInterrupt:
                 self._reason = "interrupted"
+                del self.history[n_epochs_before + self._n_epochs :]  # the row of the epoch that was cut short
                 raise
             finally:
                 if session.data.validation_rows is not None or self._reason in ("diverged", "interrupted"):
@@ -206,10 +207,10 @@ class TrainingNet(NeuralNet):
         for epoch in range(epochs):
             self.notify("on_epoch_begin", **datasets)
             self._rates = session.rates(epoch, n_plateaus)
-            self._n_epochs = epoch + 1
             self.run_single_epoch(None, training=True, prefix="train", step_fn=None)
             if self._reason != "diverged" and session.data.validation_rows is not None:
                 self.run_single_epoch(None, training=False, prefix="valid", step_fn=None)
+            self._n_epochs = epoch + 1
             if self._reason != "diverged" and self._monitor.record(self._monitored(), epoch + 1):
                 self._best = session.network.snapshot()
             self.notify("on_epoch_end", **datasets)
