@@ -1,6 +1,7 @@
 """What all techniques have in common: parameters, value equality, a name in a catalogue, a stack of K of them."""
 
 import inspect
+from numbers import Real
 
 import numpy as np
 import torch
@@ -8,6 +9,9 @@ from sklearn.base import BaseEstimator
 
 from skdnn._validation import did_you_mean, validate_parameter_constraints
 from skdnn.exceptions import InvalidParameterError
+
+# Values that are equal exactly if their hashes are; others do not take part in a component's hash.
+_HASHABLE = (Real, str)
 
 
 class Component(BaseEstimator):
@@ -44,7 +48,8 @@ class Component(BaseEstimator):
 
     def __hash__(self):
         # Tables of search results group by their parameter columns, so a component must be hashable although it is mutable.
-        return hash((type(self), repr(self)))
+        values = self.get_params(deep=False).items()
+        return hash((type(self), frozenset((name, value) for name, value in values if isinstance(value, _HASHABLE))))
 
 
 def _same(a, b):
@@ -135,7 +140,7 @@ def stack(components, expand):
         values = [getattr(component, name) for component in components]
         if all(_same(value, other) for other in values):
             parameters[name] = value
-        elif all(isinstance(other, int | float | np.number) for other in values):
+        elif all(isinstance(other, Real) and not isinstance(other, bool) for other in values):
             parameters[name] = expand(torch.tensor([float(other) for other in values], dtype=torch.float64))
         else:
             raise ValueError(f"networks in lockstep cannot differ in {type(first).__name__}.{name}: got {values!r}.")

@@ -193,13 +193,13 @@ class LeakyReLU(Activation):
         self.alpha = alpha
 
     def forward(self, z, out):
-        return _leaky_relu(z, self.alpha, out=out)
+        return _leaky_relu(z, float(self.alpha), out=out)
 
     def backward(self, grad, z, a, out):
-        return _leaky_relu_backward(grad, a, self.alpha, True, grad_input=out)
+        return _leaky_relu_backward(grad, a, float(self.alpha), True, grad_input=out)
 
     def to_module(self):
-        return torch.nn.LeakyReLU(self.alpha)
+        return torch.nn.LeakyReLU(float(self.alpha))
 
 
 class ELU(Activation):
@@ -228,13 +228,13 @@ class ELU(Activation):
         self.alpha = alpha
 
     def forward(self, z, out):
-        return _elu(z, self.alpha, 1.0, 1.0, out=out)
+        return _elu(z, float(self.alpha), 1.0, 1.0, out=out)
 
     def backward(self, grad, z, a, out):
-        return _elu_backward(grad, self.alpha, 1.0, 1.0, True, a, grad_input=out)
+        return _elu_backward(grad, float(self.alpha), 1.0, 1.0, True, a, grad_input=out)
 
     def to_module(self):
-        return torch.nn.ELU(self.alpha)
+        return torch.nn.ELU(float(self.alpha))
 
 
 class SELU(Activation):
@@ -426,7 +426,12 @@ class CallableActivation(Activation):
 
     def validate(self):
         super().validate()
-        module = self.to_module()
+        try:
+            module = self.to_module()
+        except TypeError as error:
+            raise InvalidParameterError(
+                f"activation={self.function!r} cannot be made without arguments; pass an object of it: {error}"
+            ) from error
         if next(module.parameters(), None) is not None:
             raise InvalidParameterError(
                 f"activation={self.function!r} has parameters of its own, which would not be trained. "

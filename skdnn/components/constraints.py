@@ -9,6 +9,9 @@ from skdnn._validation import Interval, StrOptions
 from skdnn.components._component import Component, resolve
 from skdnn.exceptions import InvalidParameterError
 
+# Units in the last place that a computed norm may be off by.
+_ROUNDINGS = 4
+
 
 class Constraint(Component):
     """A set that a kernel of shape (..., n_out, n_in) is projected onto; leading axes are networks in lockstep."""
@@ -61,8 +64,10 @@ class MaxNorm(Constraint):
         norm = torch.linalg.vector_norm(kernel, dim=dim, keepdim=True)
         # A number divided by a tensor is a product with the reciprocal in torch, which can miss 1; a true quotient cannot.
         radius = self.max_value if isinstance(self.max_value, torch.Tensor) else torch.full_like(norm, self.max_value)
-        # Inside the ball the quotient is at least 1 and is cut to exactly 1; a vector of norm 0 has the quotient inf.
-        kernel.mul_(torch.div(radius, norm).clamp_(max=1.0))
+        factor = torch.div(radius, norm)  # inf for a vector of norm 0
+        # The norm itself is rounded: what is outside by less than its error counts as inside, and is multiplied by exactly 1.
+        inside = factor > 1.0 - _ROUNDINGS * torch.finfo(kernel.dtype).eps
+        kernel.mul_(factor.masked_fill_(inside, 1.0))
 
     def neutral(self):
         return MaxNorm(math.inf, self.axis)

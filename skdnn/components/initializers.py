@@ -8,6 +8,7 @@ import inspect
 import math
 from numbers import Real
 
+import numpy as np
 import torch
 
 from skdnn._validation import Interval, StrOptions
@@ -292,7 +293,7 @@ class CallableInitializer(Initializer):
                 torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
                 values = self.function(kernel)
         if values is not None and values is not kernel:
-            values = torch.as_tensor(values, dtype=kernel.dtype)
+            values = values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values, dtype=np.float64))
             if values.shape != shape:
                 raise InvalidParameterError(
                     f"initializer={self.function!r} must return an array of shape {tuple(shape)} (n_out, n_in), "

@@ -65,8 +65,8 @@ class CategoricalCrossentropy(Loss):
         return _log_softmax_backward(targets, log_probabilities, -1, outputs.dtype, out=out)
 
     def value(self, outputs, targets, row_weight):
-        # A class that is not the row's has weight 0 even where its log-probability is -inf.
-        return torch.log_softmax(outputs, -1).mul_(targets).nan_to_num_(nan=0.0).sum((-2, -1))
+        # A class that is not the row's counts nothing, even where its log-probability is -inf.
+        return torch.log_softmax(outputs, -1).masked_fill_(targets == 0, 0.0).mul_(targets).sum((-2, -1))
 
     def to_module(self):
         return torch.nn.CrossEntropyLoss()
@@ -84,8 +84,9 @@ class BinaryCrossentropy(Loss):
         return torch.sigmoid(outputs, out=out).mul_(row_weight).sub_(targets)
 
     def value(self, outputs, targets, row_weight):
-        losses = torch.nn.functional.softplus(outputs).mul_(row_weight).sub_(outputs * targets)
-        return losses.sum((-2, -1))
+        # -log(p) = softplus(-z) and -log(1 - p) = softplus(z): neither loses digits where the network is sure.
+        softplus = torch.nn.functional.softplus
+        return (softplus(-outputs) * targets + softplus(outputs) * (row_weight - targets)).sum((-2, -1))
 
     def to_module(self):
         return torch.nn.BCEWithLogitsLoss()

@@ -483,13 +483,14 @@ class TorchOptimizer(Component):
         accepted = inspect.signature(self.optimizer).parameters
         if "lr" not in accepted:
             raise InvalidParameterError(f"optimizer={self.optimizer.__name__} takes no lr, so no schedule can drive it.")
-        if inspect.signature(self.optimizer.step).parameters["closure"].default is inspect.Parameter.empty:
+        closure = inspect.signature(self.optimizer.step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
             raise InvalidParameterError(
                 f"optimizer={self.optimizer.__name__} evaluates the loss several times a step (it needs a closure), "
                 "which training in mini-batches cannot offer. Choose a first-order optimizer, for example 'adam'."
             )
-        unknown = [name for name in self.kwargs if name not in accepted]
-        if unknown or "lr" in self.kwargs or "params" in self.kwargs:
+        unknown = [name for name in self.kwargs if name not in accepted or name == "params"]
+        if unknown or "lr" in self.kwargs:
             wrong = ", ".join(unknown) or "lr: set learning_rate_init instead"
             raise InvalidParameterError(f"optimizer={self.optimizer.__name__} cannot be given {wrong}.")
         parameter = torch.zeros(1)

@@ -6,6 +6,7 @@ or at the start of every epoch. Where a schedule has a parameter `per`, that is 
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Integral, Real
 
 from skdnn._validation import Interval, StrOptions
@@ -113,7 +114,7 @@ class InvScaling(Schedule):
 class Adaptive(Schedule):
     """As in `MLPClassifier`: where training would stop for want of progress the rate is divided and training goes on.
 
-    It does stop once the rate would fall to `min_learning_rate` or below.
+    It does stop there once the rate is `min_learning_rate` or below.
 
     Parameters
     ----------
@@ -251,8 +252,13 @@ class PiecewiseConstant(Schedule):
 
     def validate(self):
         super().validate()
-        ascending = all(a < b for a, b in zip(self.boundaries, self.boundaries[1:], strict=False))
-        if not ascending or len(self.factors) != len(self.boundaries) + 1 or not all(f > 0 for f in self.factors):
+        numbers = [*self.boundaries, *self.factors]
+        if (
+            not all(isinstance(number, Real) and math.isfinite(number) for number in numbers)
+            or not all(a < b for a, b in pairwise(self.boundaries))
+            or len(self.factors) != len(self.boundaries) + 1
+            or not all(factor > 0 for factor in self.factors)
+        ):
             raise InvalidParameterError(
                 "PiecewiseConstant needs ascending boundaries and one more factor than boundaries, all positive. "
                 f"Got boundaries={self.boundaries!r}, factors={self.factors!r}."
@@ -393,7 +399,7 @@ class WarmUp(Schedule):
 
 
 def _half_cosine(start, end, share):
-    return end + (start - end) * (1.0 + math.cos(math.pi * share)) / 2.0
+    return end + (start - end) * (1.0 + math.cos(math.pi * min(share, 1.0))) / 2.0
 
 
 SCHEDULES = {

@@ -219,12 +219,11 @@ class TrainingNet(NeuralNet):
             if self._reason == "diverged":
                 break
             if self._monitor.has_stalled:
-                rate = session.plan.learning_rate_init
-                n_plateaus += 1
-                following = Moment(epoch=epoch + 1, n_plateaus=n_plateaus)
-                if not session.plan.schedule.outlasts_plateau(rate, following):
+                plan, now = session.plan, Moment(epoch=epoch + 1, n_plateaus=n_plateaus)
+                if not plan.schedule.outlasts_plateau(plan.learning_rate_init, now):
                     self._reason = "no_progress"
                     break
+                n_plateaus += 1
                 self._monitor.be_patient_again()
         return self
 
