@@ -88,7 +88,8 @@ def main():
     parser.add_argument("--workloads", nargs="*", default=[""], help="parts of names (default: all)")
     options = parser.parse_args()
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, one thread; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"{platform.machine()}, {os.cpu_count()} cores, one thread; Python {platform.python_version()}, "
+        f"torch {torch.__version__}, "
         f"scikit-learn {sklearn.__version__}, skdnn {skdnn.__version__}\n"
     )
     print(f"{'workload':<62}{'MLPClassifier':>15}{'skdnn':>12}{'times as fast':>22}{'accuracies':>16}")

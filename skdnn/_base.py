@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
+from skorch.history import History
 
 from skdnn._data import draw_seeds, seed_sequence, split_rows, to_tensor
-from skdnn._resolution import plan_network, plan_update, resolve_callbacks, resolve_device, resolve_dtype
+from skdnn._resolution import Techniques, resolve_device, resolve_dtype
 from skdnn._validation import Interval, Options, StrOptions, validate_parameter_constraints
-from skdnn.components.schedules import resolve_schedule
 from skdnn.engine import build_module
 from skdnn.exceptions import InvalidParameterError
 from skdnn.training import Seeds, Session, TrainingData, TrainingNet, TrainingPlan, compute_policy
@@ -179,11 +179,13 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             self._parameter_constraints, self.get_params(deep=False), caller_name=type(self).__name__
         )
         device = resolve_device(self.device)
+        # All parameters are known to be good before anything that is learned from data is replaced.
+        techniques = Techniques(self)
         continues = self.warm_start and hasattr(self, "_network")
         X, y = validate_data(self, X, y, order="C", dtype=self._input_dtypes(device), reset=not continues)
         y = self._encode_target(y)
-        session = self._begin(X, y, device, continues)
-        net = self._make_net(session, self.history_ if continues else None)
+        session = self._begin(X, y, techniques, device, continues)
+        net = self._make_net(session, techniques.callbacks, History(self.history_) if continues else None)
         try:
             net.train()
         except KeyboardInterrupt:
@@ -199,10 +201,10 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             return [np.float64, np.float32]
         return np.float64 if self.dtype == "float64" else np.float32
 
-    def _begin(self, X, y, device, continues):
-        """Resolve the parameters into a plan, and the data into tensors; return the session that trains."""
+    def _begin(self, X, y, techniques, device, continues):
+        """Make the plan, and tensors of the data; return the session that trains."""
         loss, n_outputs = self._loss()
-        network = plan_network(self, X.shape[1], n_outputs)
+        network = techniques.plan_network(X.shape[1], n_outputs)
         if continues:
             self._check_same_network(network)
         seeds = seed_sequence(self.random_state)
@@ -221,8 +223,8 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         kernels, order, dropout = draw_seeds(seeds, 3, after=1 + (len(self.loss_curve_) if continues else 0))
         plan = TrainingPlan(
             network=network,
-            update=plan_update(self),
-            schedule=resolve_schedule(self.learning_rate),
+            update=techniques.update,
+            schedule=techniques.schedule,
             learning_rate_init=float(self.learning_rate_init),
             loss=loss,
             score=self._score_outputs,
@@ -253,7 +255,7 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
                 "Set warm_start=False to start anew."
             )
 
-    def _make_net(self, session, history=None):
+    def _make_net(self, session, callbacks, history=None):
         """Wrap a session in the skorch net that runs it."""
         plan = session.plan
         return TrainingNet(
@@ -266,7 +268,7 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             lr=plan.learning_rate_init,
             device=str(plan.device),
             train_split=None,
-            callbacks=resolve_callbacks(self.callbacks),
+            callbacks=callbacks,
             verbose=0,
         )
 
@@ -304,7 +306,14 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         network = self._network
         work = min(len(X), network.block_size) * network.plans[0].n_products
         with compute_policy(work, network.dtype, network.device):
-            return network.predict(to_tensor(X))
+            outputs = network.predict(to_tensor(X))
+        if not outputs.isfinite().all():
+            (row, *_) = torch.nonzero(~outputs.isfinite().all(1)).flatten().tolist()
+            raise ValueError(
+                f"Row {row} of X is beyond what the network can compute in {str(network.dtype).removeprefix('torch.')}: "
+                "its outputs are not finite. Scale the features, for example with StandardScaler."
+            )
+        return outputs
 
     @property
     def module_(self):

@@ -14,57 +14,64 @@ from skdnn.components.initializers import resolve_initializer
 from skdnn.components.normalization import resolve_batch_norm
 from skdnn.components.optimizers import resolve_optimizer
 from skdnn.components.regularizers import resolve_regularizer
+from skdnn.components.schedules import resolve_schedule
 from skdnn.engine import LayerPlan, NetworkPlan, UpdatePlan
 from skdnn.exceptions import InvalidParameterError
 
 
-def plan_network(estimator, n_features, n_outputs):
-    """Resolve everything that belongs to layers.
+class Techniques:
+    """An estimator's techniques as components, checked, before anything is known of the data.
 
     Parameters
     ----------
     estimator : BaseMLPDeep
-    n_features, n_outputs : int
 
-    Returns
-    -------
-    plan : NetworkPlan
+    Attributes
+    ----------
+    update : UpdatePlan
+    schedule : Schedule
+    callbacks : list
     """
-    sizes = resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)
-    n_hidden = len(sizes)
-    of_hidden = {"hidden layer": n_hidden}
-    activations = [*_each(estimator.activation, "activation", resolve_activation, of_hidden)[:n_hidden], None]
-    batch_norm = resolve_batch_norm(estimator.batch_norm)
-    dropouts = [*_each(estimator.dropout, "dropout", _resolve_rate, of_hidden)[:n_hidden], 0.0]
-    of_all = {"hidden layer": n_hidden, "layer, the output layer included": n_hidden + 1}
-    regularizers = _each(estimator.regularizer, "regularizer", resolve_regularizer, of_all)
-    constraints = _each(estimator.max_norm, "max_norm", resolve_max_norm, of_all)
-    if not _is_list(estimator.max_norm):
-        constraints[-1] = None  # one value speaks of the hidden layers
-    initializers = _resolve_initializers(estimator.initializer, activations, of_all)
-    widths = [n_features, *sizes, n_outputs]
-    layers = []
-    for i, activation in enumerate(activations):
-        is_output = i == n_hidden
-        layers.append(
-            LayerPlan(
-                n_in=widths[i],
-                n_out=widths[i + 1],
-                initializer=initializers[i],
-                gain=1.0 if is_output else activation.gain,
-                activation=activation,
-                batch_norm=batch_norm if batch_norm is not None and (batch_norm.output or not is_output) else None,
-                dropout=dropouts[i],
-                regularizer=regularizers[i],
-                constraint=constraints[i],
+
+    def __init__(self, estimator):
+        self._sizes = resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)
+        n_hidden = len(self._sizes)
+        of_hidden = {"hidden layer": n_hidden}
+        of_all = {"hidden layer": n_hidden, "layer, the output layer included": n_hidden + 1}
+        self._activations = [*_each(estimator.activation, "activation", resolve_activation, of_hidden)[:n_hidden], None]
+        self._batch_norm = resolve_batch_norm(estimator.batch_norm)
+        self._dropouts = [*_each(estimator.dropout, "dropout", _resolve_rate, of_hidden)[:n_hidden], 0.0]
+        self._input_dropout = _resolve_rate(estimator.input_dropout, "input_dropout")
+        self._regularizers = _each(estimator.regularizer, "regularizer", resolve_regularizer, of_all)
+        self._constraints = _each(estimator.max_norm, "max_norm", resolve_max_norm, of_all)
+        if not _is_list(estimator.max_norm):
+            self._constraints[-1] = None  # one value speaks of the hidden layers
+        self._initializers = _resolve_initializers(estimator.initializer, self._activations, of_all)
+        self.update = UpdatePlan(resolve_optimizer(estimator.optimizer), resolve_clipping(estimator.gradient_clipping))
+        self.schedule = resolve_schedule(estimator.learning_rate)
+        self.callbacks = resolve_callbacks(estimator.callbacks)
+
+    def plan_network(self, n_features, n_outputs):
+        """Return the `NetworkPlan` for so many inputs and outputs."""
+        widths = [n_features, *self._sizes, n_outputs]
+        layers = []
+        for i, activation in enumerate(self._activations):
+            is_output = activation is None
+            has_batch_norm = self._batch_norm is not None and (self._batch_norm.output or not is_output)
+            layers.append(
+                LayerPlan(
+                    n_in=widths[i],
+                    n_out=widths[i + 1],
+                    initializer=self._initializers[i],
+                    gain=1.0 if is_output else activation.gain,
+                    activation=activation,
+                    batch_norm=self._batch_norm if has_batch_norm else None,
+                    dropout=self._dropouts[i],
+                    regularizer=self._regularizers[i],
+                    constraint=self._constraints[i],
+                )
             )
-        )
-    return NetworkPlan(tuple(layers), _resolve_rate(estimator.input_dropout, "input_dropout"))
-
-
-def plan_update(estimator):
-    """Resolve what belongs to updates; return an `UpdatePlan`."""
-    return UpdatePlan(resolve_optimizer(estimator.optimizer), resolve_clipping(estimator.gradient_clipping))
+        return NetworkPlan(tuple(layers), self._input_dropout)
 
 
 def resolve_hidden_layer_sizes(sizes):

@@ -5,6 +5,7 @@ turns the gradient with respect to its output `a` into that with respect to its 
 the derivative is taken from `a` alone, so that the layer can overwrite `z` and hold one tensor instead of two.
 """
 
+import copy
 import inspect
 import math
 from numbers import Real
@@ -476,7 +477,8 @@ class CallableActivation(Activation):
 
     def to_module(self):
         function = self._function()
-        return function if isinstance(function, torch.nn.Module) else _FunctionModule(function)
+        # A copy, for a module in a network is switched between training and evaluation.
+        return copy.deepcopy(function) if isinstance(function, torch.nn.Module) else _FunctionModule(function)
 
 
 class _FunctionModule(torch.nn.Module):

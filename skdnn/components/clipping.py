@@ -1,5 +1,6 @@
 """Gradient clipping, against gradients that explode."""
 
+import math
 from numbers import Real
 
 from skdnn._validation import Interval
@@ -90,5 +91,5 @@ def resolve_clipping(spec, parameter="gradient_clipping"):
             raise InvalidParameterError(
                 f"{parameter}={spec!r} must be None, a number in (0.0, inf), a ClipNorm or a ClipValue."
             )
-        return ClipNorm(float(spec)).validate()
+        return ClipNorm(float(spec)).validate() if math.isfinite(spec) else None
     return resolve(CLIPPINGS, GradientClipping, spec, parameter=parameter, also=["a number in (0.0, inf)"])

@@ -6,6 +6,7 @@ float64 on the CPU whatever the network's dtype and device, so that the same see
 
 import inspect
 import math
+import threading
 from numbers import Real
 
 import numpy as np
@@ -14,6 +15,9 @@ import torch
 from skdnn._validation import Interval, StrOptions
 from skdnn.components._component import Component, resolve
 from skdnn.exceptions import InvalidParameterError
+
+# torch's global generator belongs to one fit at a time, where fits run in threads.
+_GLOBAL_GENERATOR = threading.Lock()
 
 
 class Initializer(Component):
@@ -289,7 +293,7 @@ class CallableInitializer(Initializer):
         if _takes_generator(self.function):
             values = self.function(kernel, generator=generator)
         else:
-            with torch.random.fork_rng(devices=[]):
+            with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
                 values = self.function(kernel)
         if values is not None and values is not kernel:

@@ -4,6 +4,8 @@ A loss is prepared once for a chunk of batches: the targets become tensors that 
 batch costs no more than its gradient. Rows are the last axis but one; leading axes are networks or batches.
 """
 
+import math
+
 import torch
 
 from skdnn.components.kernels import kernel_of
@@ -16,6 +18,10 @@ class Loss:
 
     out_activation = "identity"
     """The name of the function from the output layer to a prediction, as `MLPClassifier.out_activation_` has it."""
+
+    def of_guessing(self, n_outputs):
+        """Return the loss of predictions that know nothing of a row, a float."""
+        raise NotImplementedError
 
     def prepare(self, y, n_outputs, row_weight, dtype):
         """Return the targets of some rows.
@@ -53,6 +59,9 @@ class CategoricalCrossentropy(Loss):
 
     out_activation = "softmax"
 
+    def of_guessing(self, n_outputs):
+        return math.log(n_outputs)
+
     def prepare(self, y, n_outputs, row_weight, dtype):
         # Minus the weighted one-hot rows: the gradient that log_softmax receives.
         targets = torch.zeros(*y.shape, n_outputs, dtype=dtype, device=y.device)
@@ -76,6 +85,9 @@ class BinaryCrossentropy(Loss):
     """Cross-entropy of the logistic function over two classes, one output: ``log(1 + exp(z)) - y * z``."""
 
     out_activation = "logistic"
+
+    def of_guessing(self, n_outputs):
+        return math.log(2.0)
 
     def prepare(self, y, n_outputs, row_weight, dtype):
         return y.unsqueeze(-1).to(dtype).mul_(row_weight)

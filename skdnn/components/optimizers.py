@@ -496,14 +496,14 @@ class TorchOptimizer(Component):
         parameter = torch.zeros(1)
         parameter.grad = torch.ones(1)
         try:
-            self.build([{"params": [parameter]}]).step()
+            self.build([parameter]).step()
         except (TypeError, ValueError, RuntimeError) as error:
             raise InvalidParameterError(f"optimizer={self!r} cannot train a network's parameters: {error}") from error
         return self
 
-    def build(self, groups, learning_rate=1e-3):
-        """Make the optimizer for a list of parameter groups."""
-        return self.optimizer(groups, lr=learning_rate, **self.kwargs)
+    def build(self, parameters, learning_rate=1e-3):
+        """Make the optimizer for a list of tensors."""
+        return self.optimizer(parameters, lr=learning_rate, **self.kwargs)
 
 
 OPTIMIZERS = {

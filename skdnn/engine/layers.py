@@ -42,11 +42,14 @@ class Dense:
     kernel, kernel_gradient : Tensor of shape ([K,] n_out, n_in)
     bias, bias_gradient : Tensor of shape ([K,] n_out)
     n_networks : int
-    is_first : bool
+    is_first : bool, default=False
         Whether nothing before it needs a gradient.
+    is_normalized : bool, default=False
+        Whether batch norm follows, which takes the bias out again. The bias' gradient is 0 then, and is set to 0: computed, it
+        would be rounding noise, which rules that divide by the size of gradients turn into steps.
     """
 
-    def __init__(self, kernel, bias, kernel_gradient, bias_gradient, n_networks, is_first):
+    def __init__(self, kernel, bias, kernel_gradient, bias_gradient, n_networks, *, is_first=False, is_normalized=False):
         self._kernel = kernel
         self._kernel_t = kernel.mT
         self._bias = bias.unsqueeze(-2) if n_networks > 1 else bias
@@ -54,6 +57,7 @@ class Dense:
         self._bias_gradient = bias_gradient
         self._n_networks = n_networks
         self._is_first = is_first
+        self._is_normalized = is_normalized
         self._multiply, self._multiply_add = (torch.mm, torch.addmm) if n_networks == 1 else (torch.bmm, torch.baddbmm)
         self._outputs = _Buffers(kernel, n_networks, kernel.shape[-2])
         self._input_gradients = _Buffers(kernel, n_networks, kernel.shape[-1])
@@ -65,10 +69,8 @@ class Dense:
 
     def backward(self, gradient):
         n_rows = gradient.shape[-2]
-        calls = [
-            partial(self._multiply, gradient.mT, self._x, out=self._kernel_gradient),
-            self._sum_over_rows(gradient),
-        ]
+        calls = [partial(self._multiply, gradient.mT, self._x, out=self._kernel_gradient)]
+        calls.append(self._bias_gradient.zero_ if self._is_normalized else self._sum_over_rows(gradient))
         if self._is_first:
             return None, calls
         input_gradient = self._input_gradients[n_rows]
@@ -228,22 +230,28 @@ class Dropout:
         self._n_units = n_units
         self._like = like
         self._outputs = _Buffers(like, len(rates), n_units)
-        self._masks = {}
 
     def reserve_masks(self, n_batches, n_rows):
-        """Make room for the masks of `n_batches` batches; the passes recorded next use them one after the other."""
+        """Make room for the masks of `n_batches` batches; the passes recorded next use them one after the other.
+
+        Returns
+        -------
+        draw_masks : callable
+            Draws the masks of the first batches, whose number it is given.
+        """
         leading = () if len(self._rates) == 1 else (len(self._rates),)
         with torch.inference_mode(False):
-            masks = self._masks[n_rows] = self._like.new_ones(n_batches, *leading, n_rows, self._n_units)
+            masks = self._like.new_ones(n_batches, *leading, n_rows, self._n_units)
         self._unrecorded = iter(masks.unbind(0))
+        return partial(self._draw, masks)
 
-    def draw_masks(self, n_batches, n_rows):
-        """Draw the masks of the next `n_batches` batches at once: one call a network instead of one a batch."""
-        masks = self._masks[n_rows][:n_batches]
+    def _draw(self, masks, n_batches):
+        """Draw the masks of all batches at once: one call a network instead of one a batch."""
+        masks = masks[:n_batches]
         for k, (rate, generator) in enumerate(zip(self._rates, self._generators, strict=True)):
             if rate > 0.0:
                 # Drawn into memory in one piece, so that a network's stream is the same alone and among others.
-                mask = masks.new_empty(n_batches, n_rows, self._n_units).bernoulli_(1.0 - rate, generator=generator)
+                mask = masks.new_empty(n_batches, *masks.shape[-2:]).bernoulli_(1.0 - rate, generator=generator)
                 (masks if len(self._rates) == 1 else masks[:, k]).copy_(mask.div_(1.0 - rate))
 
     def forward(self, x, out=None):

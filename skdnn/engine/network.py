@@ -80,7 +80,17 @@ class Network:
         for index, aligned in enumerate(zip(*(plan.layers for plan in self.plans), strict=True)):
             layer = aligned[0]
             (kernel, kernel_gradient), (bias, bias_gradient) = next(tensors), next(tensors)
-            self.layers.append(Dense(kernel, bias, kernel_gradient, bias_gradient, self.n_networks, is_first=index == 0))
+            self.layers.append(
+                Dense(
+                    kernel,
+                    bias,
+                    kernel_gradient,
+                    bias_gradient,
+                    self.n_networks,
+                    is_first=index == 0,
+                    is_normalized=layer.batch_norm is not None,
+                )
+            )
             self._add_penalties(aligned, kernel, kernel_gradient)
             if layer.batch_norm is not None:
                 (scale, scale_gradient), (shift, shift_gradient) = next(tensors), next(tensors)
@@ -165,14 +175,14 @@ class Network:
         return program
 
     def reserve_masks(self, n_batches, n_rows):
-        """Make room for the dropout masks of `n_batches` batches of `n_rows` rows, which are recorded next."""
-        for layer in self._drops:
-            layer.reserve_masks(n_batches, n_rows)
+        """Make room for the dropout masks of `n_batches` batches of `n_rows` rows, which are recorded next.
 
-    def draw_masks(self, n_batches, n_rows):
-        """Draw the dropout masks of the next `n_batches` batches."""
-        for layer in self._drops:
-            layer.draw_masks(n_batches, n_rows)
+        Returns
+        -------
+        calls : list of callable
+            Each is given a number of batches and draws the masks of the first so many.
+        """
+        return [layer.reserve_masks(n_batches, n_rows) for layer in self._drops]
 
     def record_penalty_gradients(self):
         """Return the calls that add the penalties' gradients to `gradient`."""

@@ -74,7 +74,7 @@ class Trainer:
         order : Tensor of shape (n_rows,) or (n_networks, n_rows)
             Indices of the rows to train on, in their order; one a network where they see different batches.
         rates : sequence of float or of Tensor of shape (n_networks,)
-            The learning rate of each update.
+            The learning rate of each update. A rate that moves is another tensor: one that is changed in place goes unnoticed.
         watcher : object, default=None
             Told of every batch: ``batch_begins(x, y)``, ``gradient_is_ready(x, y)`` before the update and
             ``batch_ends(x, y, outputs, loss)`` after it.
@@ -84,6 +84,8 @@ class Trainer:
         loss : Tensor of shape (n_networks,)
             Mean loss of the rows, each taken just before the update it was part of, without penalties.
         """
+        if self._network.n_networks == 1:
+            order = order.reshape(-1)
         n_rows = order.shape[-1]
         total = torch.zeros(self._network.n_networks, dtype=self._network.dtype, device=X.device)
         rates = iter(rates)
@@ -151,7 +153,6 @@ class _Chunk:
 
     def __init__(self, network, loss, n_batches, size, n_features, has_own_batches):
         self.n_batches = n_batches
-        self._network = network
         self._loss = loss
         self._size = size
         self._weight = 1.0 / size
@@ -164,7 +165,7 @@ class _Chunk:
             self.outputs = empty(n_batches, *self._leading, size, network.n_outputs)
             self._targets = empty(n_batches, *self._shared, size, network.n_outputs)
             output_gradient = empty(*self._leading, size, network.n_outputs)
-        network.reserve_masks(n_batches, size)
+        self._draw_masks = network.reserve_masks(n_batches, size)
         self.programs = [
             network.record(x, output, output_gradient, partial(loss.gradient, output, target, self._weight, output_gradient))
             for x, output, target in zip(self.x, self.outputs, self._targets, strict=True)
@@ -177,7 +178,8 @@ class _Chunk:
         torch.index_select(X, 0, rows, out=self.x[:count].view(-1, X.shape[1]))
         self.y = y[rows].view(count, *self._shared, self._size)
         self._targets[:count] = self._loss.prepare(self.y, self.outputs.shape[-1], self._weight, self.x.dtype)
-        self._network.draw_masks(count, self._size)
+        for draw in self._draw_masks:
+            draw(count)
 
     def losses(self, count, first=0):
         """Return the sum of the batches' losses, a tensor of shape (n_networks,)."""

@@ -27,6 +27,8 @@ class Update:
         self._storage = network.parameters
         clipping = self._stack([plan.clipping for plan in plans])
         optimizers = [plan.optimizer for plan in plans]
+        if len({getattr(optimizer, "optimizer", type(optimizer)) for optimizer in optimizers}) > 1:
+            raise ValueError(f"networks in lockstep need techniques of one class each, got {optimizers!r}.")
         if isinstance(optimizers[0], TorchOptimizer):
             self._rule = _TorchRule(network, optimizers)
         else:
@@ -86,20 +88,20 @@ class _FlatRule:
 
 
 class _TorchRule:
-    """A `torch.optim.Optimizer` with a parameter group a network, over the layers' own tensors."""
+    """A `torch.optim.Optimizer` for each network, over the layers' own tensors."""
 
     def __init__(self, network, optimizers):
-        groups = []
+        self._optimizers = []
         for k, optimizer in enumerate(optimizers):
             tensors = network.parameters.network(k)
             for tensor, gradient in zip(tensors, network.parameters.network(k, network.gradient), strict=True):
                 tensor.grad = gradient
-            groups.append({"params": tensors, **optimizer.kwargs})
-        self._optimizer = optimizers[0].build(groups)
+            self._optimizers.append(optimizer.build(tensors))
 
     def step(self, learning_rate, n_updates):
-        is_one = not isinstance(learning_rate, torch.Tensor)
-        for k, group in enumerate(self._optimizer.param_groups):
-            group["lr"] = learning_rate if is_one else float(learning_rate[k])
+        rates = learning_rate.tolist() if isinstance(learning_rate, torch.Tensor) else [learning_rate] * len(self._optimizers)
         with torch.inference_mode(False), torch.no_grad():  # its state outlives this call: no inference tensors
-            self._optimizer.step()
+            for optimizer, rate in zip(self._optimizers, rates, strict=True):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()

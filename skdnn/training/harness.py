@@ -14,6 +14,9 @@ from skdnn.training.plan import Outcome
 from skdnn.training.policy import compute_policy
 from skdnn.training.stopping import ProgressMonitor
 
+# A fit whose last loss is this many times that of guessing has gone astray, although every number in it is finite.
+_HOPELESS = 100.0
+
 
 class Session:
     """A network in training: what the harness needs for an epoch, and drops when the fit is over.
@@ -75,6 +78,10 @@ class Session:
             size = self.network.parameters.norms(self.network.parameters.data)
             loss, penalty, size = torch.cat([loss, self.network.penalty(), size]).tolist()
         return loss, penalty, math.isfinite(loss + penalty + size)
+
+    def predicts(self):
+        """Whether the network's outputs for the rows it trains on are finite."""
+        return bool(self.network.predict(self.data.X).isfinite().all())
 
     def validate(self):
         """Return the loss and the score of the validation rows."""
@@ -170,31 +177,36 @@ class TrainingNet(NeuralNet):
         """
         session = self.session
         plan = session.plan
-        self.initialize()
         self._monitor = ProgressMonitor(plan.tol, plan.n_iter_no_change, session.data.validation_rows is not None)
-        self._best = session.network.snapshot()
+        self._best = initial = session.network.snapshot()
         self._reason = "max_iter"
-        self._n_epochs, n_epochs_before = 0, len(self.history)
+        self._n_epochs, n_epochs_before = 0, len(self.history or ())
         with compute_policy(plan.network.n_products * plan.batch_size, plan.dtype, plan.device):
-            self.notify("on_train_begin", X=session.data.X, y=session.data.y)
             try:
+                self.initialize()
+                self.notify("on_train_begin", X=session.data.X, y=session.data.y)
                 self.fit_loop(session.data.X, session.data.y, plan.max_iter)
             except KeyboardInterrupt:
                 self._reason = "interrupted"
-                del self.history[n_epochs_before + self._n_epochs :]  # the row of the epoch that was cut short
+                del (self.history or [])[n_epochs_before + self._n_epochs :]  # the row of an epoch that was cut short
                 raise
             finally:
                 if session.data.validation_rows is not None or self._reason in ("diverged", "interrupted"):
                     session.network.restore(self._best)
+                best_epoch = self._monitor.best_epoch
+                if self._has_gone_astray(plan) and not session.predicts():
+                    # Each weight is finite, but what they make of the rows is not.
+                    session.network.restore(initial)
+                    self._reason, best_epoch = "diverged", 0
                 self.outcome_ = Outcome(
                     n_epochs=self._n_epochs,
-                    best_epoch=self._monitor.best_epoch,
+                    best_epoch=best_epoch,
                     best_value=self._monitor.best_value,
                     n_samples=self._n_epochs * session.n_training_rows,
                     reason=self._reason,
                 )
                 self.session = self._best = None
-                self.module_.zero_grad(set_to_none=True)
+                self.module.zero_grad(set_to_none=True)
             self.notify("on_train_end", X=session.data.X, y=session.data.y)
         self._warn(plan)
         return self.outcome_
@@ -252,6 +264,13 @@ class TrainingNet(NeuralNet):
             for event in events
         )
 
+    def _has_gone_astray(self, plan):
+        """Whether the last loss is not finite, or worse than any that training could mean."""
+        if not self._n_epochs:
+            return False
+        guessing = plan.loss.of_guessing(plan.network.layers[-1].n_out)
+        return not self.history[-1]["base_loss"] <= _HOPELESS * guessing
+
     def _monitored(self):
         return self.history[-1]["train_loss" if self.session.data.validation_rows is None else "valid_score"]
 
@@ -269,6 +288,15 @@ class TrainingNet(NeuralNet):
             warnings.warn(
                 f"Training diverged in epoch {outcome.n_epochs}: the loss or a weight is no longer finite. The weights are "
                 f"{kept}. Lower learning_rate_init={plan.learning_rate_init!r}, scale the features (for example with "
+                "StandardScaler) or clip gradients (gradient_clipping=1.0).",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        elif self._has_gone_astray(plan):
+            guessing = plan.loss.of_guessing(plan.network.layers[-1].n_out)
+            warnings.warn(
+                f"Training ended with a loss of {self.history[-1]['base_loss']:.3g}, where guessing gives {guessing:.2f}. "
+                f"Lower learning_rate_init={plan.learning_rate_init!r}, scale the features (for example with "
                 "StandardScaler) or clip gradients (gradient_clipping=1.0).",
                 ConvergenceWarning,
                 stacklevel=4,

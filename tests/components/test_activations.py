@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from naming import name_of
 from torch.nn import functional as F  # noqa: N812
 
 from skdnn.components import ACTIVATIONS, ELU, CallableActivation, Identity, LeakyReLU
@@ -117,7 +118,7 @@ def test_module_computes_the_same(activation, function):
 
 
 @pytest.mark.parametrize("make", [LeakyReLU, ELU])
-@pytest.mark.parametrize("number", [np.float64(0.5), np.float32(0.5), np.float16(0.5)], ids=repr)
+@pytest.mark.parametrize("number", [np.float64(0.5), np.float32(0.5), np.float16(0.5)], ids=name_of)
 def test_alpha_may_be_a_numpy_number(make, number):
     # What a grid over an array holds; the constraints let it pass, so the formulas must take it.
     activation = resolve_activation(make(number))

@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from naming import name_of
 from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 
@@ -234,7 +235,7 @@ def test_every_concrete_class_of_the_package_is_in_a_catalogue():
     assert public - bases - made_of_what_users_give == {type(component) for component in DEFAULTS}
 
 
-@pytest.mark.parametrize("component", DEFAULTS + VARIED, ids=repr)
+@pytest.mark.parametrize("component", DEFAULTS + VARIED, ids=name_of)
 def test_copies_are_equal_and_apart(component):
     for copied in (clone(component), copy.deepcopy(component), pickle.loads(pickle.dumps(component))):
         assert copied is not component
@@ -243,13 +244,13 @@ def test_copies_are_equal_and_apart(component):
         assert repr(copied) == repr(component)
 
 
-@pytest.mark.parametrize("component", DEFAULTS + VARIED, ids=repr)
+@pytest.mark.parametrize("component", DEFAULTS + VARIED, ids=name_of)
 def test_repr_evaluates_to_an_equal_object(component):
     # What cv_results_ shows can be pasted back.
     assert eval(repr(component), dict(vars(skdnn.components))) == component
 
 
-@pytest.mark.parametrize("varied", VARIED, ids=repr)
+@pytest.mark.parametrize("varied", VARIED, ids=name_of)
 def test_parameters_go_round_one_by_one(varied):
     component = type(varied)()
     for name, value in varied.get_params(deep=False).items():
@@ -259,7 +260,7 @@ def test_parameters_go_round_one_by_one(varied):
     assert component == varied
 
 
-@pytest.mark.parametrize("varied", VARIED, ids=repr)
+@pytest.mark.parametrize("varied", VARIED, ids=name_of)
 def test_constructor_only_stores(varied):
     given = {name: object() for name in varied.get_params(deep=False)}
     component = type(varied)(**given)
@@ -285,7 +286,7 @@ def test_equality_needs_the_same_class():
     assert L1(0.1) != L1(0.2)
 
 
-@pytest.mark.parametrize("other", [1.0, np.float64(1.0), np.int64(1), np.float32(1.0)], ids=repr)
+@pytest.mark.parametrize("other", [1.0, np.float64(1.0), np.int64(1), np.float32(1.0)], ids=name_of)
 def test_equal_numbers_of_another_type_make_equal_components_with_equal_hashes(other):
     # A grid of np.logspace and one of literals must fall into the same group of a table of results.
     assert L1(other) == L1(1)
@@ -299,7 +300,7 @@ def test_arrays_and_tensors_are_compared_by_value():
     assert L1(torch.ones(2)) != L1(torch.zeros(2))
 
 
-@pytest.mark.parametrize("component", DEFAULTS + VARIED, ids=repr)
+@pytest.mark.parametrize("component", DEFAULTS + VARIED, ids=name_of)
 def test_valid_components_resolve_to_themselves(component):
     assert resolve_any(component) is component
 
@@ -356,7 +357,7 @@ def test_class_instead_of_object_is_told_apart(parameter):
 
 
 @pytest.mark.parametrize("parameter", CATALOGUES)
-@pytest.mark.parametrize("wrong", [True, [1], {"a": 1}, 1j, BatchNorm()], ids=repr)
+@pytest.mark.parametrize("wrong", [True, [1], {"a": 1}, 1j, BatchNorm()], ids=name_of)
 def test_wrong_type_is_named(parameter, wrong):
     with pytest.raises(ValueError, match=parameter) as caught:
         CATALOGUES[parameter][2](wrong)

@@ -2,6 +2,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from naming import name_of
 
 from skdnn.components import CONSTRAINTS, MaxNorm
 from skdnn.components._component import stack
@@ -146,7 +147,7 @@ def test_number_is_a_radius():
     assert resolve_max_norm("max_norm") == MaxNorm(1.0)
 
 
-@pytest.mark.parametrize("wrong", [0, 0.0, -1.0, float("nan"), True], ids=repr)
+@pytest.mark.parametrize("wrong", [0, 0.0, -1.0, float("nan"), True], ids=name_of)
 def test_wrong_number_is_named(wrong):
     with pytest.raises(ValueError, match="max_norm"):
         resolve_max_norm(wrong)

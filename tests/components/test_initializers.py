@@ -4,6 +4,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from naming import name_of
 
 from skdnn.components import (
     ACTIVATIONS,
@@ -160,7 +161,7 @@ DRAWING = [
 DRAWN = [make() for name, make in INITIALIZERS.items() if name != "zeros"] + [CallableInitializer(draw) for draw in DRAWING]
 
 
-@pytest.mark.parametrize("initializer", DRAWN, ids=repr)
+@pytest.mark.parametrize("initializer", DRAWN, ids=name_of)
 def test_draws_depend_on_the_generator_alone(initializer):
     first = drawn(initializer, (20, 30), seed=1)
     torch.rand(3)  # a moved global generator makes no difference
@@ -174,7 +175,7 @@ def test_draws_depend_on_the_generator_alone(initializer):
     assert not torch.equal(layers[1], first)
 
 
-@pytest.mark.parametrize("initializer", [*DRAWN, Zeros()], ids=repr)
+@pytest.mark.parametrize("initializer", [*DRAWN, Zeros()], ids=name_of)
 def test_global_generators_do_not_move(initializer):
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
     drawn(initializer, (20, 30))

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from naming import name_of
 
 from skdnn.components import BatchNorm
 from skdnn.components.normalization import resolve_batch_norm
@@ -21,7 +22,7 @@ def test_bools_and_objects_resolve(given, expected):
     assert resolve_batch_norm(given) == expected
 
 
-@pytest.mark.parametrize("wrong", [1, 0, 0.9, "true", BatchNorm, [True]], ids=repr)
+@pytest.mark.parametrize("wrong", [1, 0, 0.9, "true", BatchNorm, [True]], ids=name_of)
 def test_anything_else_is_refused(wrong):
     with pytest.raises(ValueError, match="batch_norm must be a bool or a BatchNorm"):
         resolve_batch_norm(wrong)

@@ -3,6 +3,7 @@ import pickle
 
 import pytest
 import torch
+from naming import name_of
 from sklearn.base import clone
 
 import skdnn.components
@@ -151,7 +152,7 @@ def test_rho_is_torchs_alpha_and_defaults_to_the_chapters():
     torch.testing.assert_close(path, torch_trajectory(torch.optim.RMSprop, CONSTANT), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("rule", [Adam(), AdamW(), AMSGrad(), Adam(0.0, 0.5, 1e-3), AMSGrad(0.5, 0.0)], ids=repr)
+@pytest.mark.parametrize("rule", [Adam(), AdamW(), AMSGrad(), Adam(0.0, 0.5, 1e-3), AMSGrad(0.5, 0.0)], ids=name_of)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 def test_both_paths_of_adam_are_one_rule(rule, dtype, tolerance):
     fused = trajectory(rule, DECAYING, rule._update_fused, dtype)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from naming import name_of
 from sklearn.neural_network._stochastic_optimizers import SGDOptimizer
 from torch.optim import lr_scheduler
 
@@ -261,7 +262,7 @@ def test_warm_up_checks_what_it_warms_up(inner):
         resolve_schedule(WarmUp(inner))
 
 
-@pytest.mark.parametrize("number", [0.1, 1, np.float32(0.1)], ids=repr)
+@pytest.mark.parametrize("number", [0.1, 1, np.float32(0.1)], ids=name_of)
 def test_number_is_told_where_rates_go(number):
     with pytest.raises(ValueError, match=r"learning_rate=.*names the schedule; set learning_rate_init="):
         resolve_schedule(number)

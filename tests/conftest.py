@@ -4,7 +4,7 @@ import torch
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    """These tensors are tiny: a second thread only waits, for milliseconds where another process has the core."""
+    """Nearly all tensors here are tiny: a second thread only waits, for milliseconds where another process has the core."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,0 +1,376 @@
+"""Compare the techniques of training deep networks with a grid search: table, figure and CSV.
+
+    python examples/compare_techniques.py [--data mnist] [--out out]
+
+Every combination of the techniques in `TECHNIQUES` and `OPTIMIZERS` is cross-validated. As the grid is a full product, each
+value of a technique meets each setting of all others: the summary compares them pair by pair, all else equal.
+"""
+
+import argparse
+import csv
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from _mnist import load_mnist
+from joblib import Parallel, delayed, effective_n_jobs
+from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedKFold, train_test_split
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skdnn import MLPDeepClassifier
+from skdnn.components import ELU, L1, Momentum
+
+TECHNIQUES = {
+    "activation": ["logistic", "relu", ELU()],
+    "initializer": ["glorot_uniform", "he_normal"],
+    "batch_norm": [False, True],
+    "regularizer": [None, L1()],
+    "max_norm": [None, 1.0],
+}
+# Each with a learning rate that suits it: at one rate for all, the rate would be compared and not the optimizer.
+OPTIMIZERS = [(Momentum(), 0.02), ("adam", 0.005)]
+
+# Deep enough for gradients to vanish, small enough for hundreds of fits.
+HIDDEN_LAYER_SIZES = (50, 50, 50)
+BATCH_SIZE = 50
+RANDOM_STATE = 0
+
+
+def load_data(name, n_samples=None):
+    """Return X, y, the scaler that suits them, and what they are.
+
+    Parameters
+    ----------
+    name : {"digits", "mnist"}
+        Digits stand in for MNIST where that is not found.
+    n_samples : int, default=None
+        Rows to draw, stratified by class; by default 2,000 of MNIST and all digits.
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, n_features), float32
+    y : ndarray of shape (n_samples,)
+    scaler : transformer
+    title : str
+    """
+    if name == "mnist":
+        try:
+            data = load_mnist()
+        except FileNotFoundError as error:
+            print(f"{error} Going on with scikit-learn's digits instead.", file=sys.stderr)
+        else:
+            # The pixels are in [0, 1]. Divided by their deviations, those at the border, which are hardly ever lit, would
+            # drown the others: they are centred only.
+            X, y = _draw(data.X_train, data.y_train, n_samples or 2_000)
+            return X, y, StandardScaler(with_std=False), "MNIST"
+    X, y = load_digits(return_X_y=True)
+    X, y = _draw(X.astype(np.float32), y, n_samples or len(X))
+    return X, y, StandardScaler(), "digits"
+
+
+def _draw(X, y, n_samples):
+    if n_samples >= len(X):
+        return X, y
+    X, _, y, _ = train_test_split(X, y, train_size=n_samples, stratify=y, random_state=RANDOM_STATE)
+    return X, y
+
+
+def make_grid():
+    """Return the grids of the search, one an optimizer with its learning rate."""
+    shared = {f"mlp__{name}": values for name, values in TECHNIQUES.items()}
+    return [{**shared, "mlp__optimizer": [optimizer], "mlp__learning_rate_init": [rate]} for optimizer, rate in OPTIMIZERS]
+
+
+class ProgressLine:
+    """A callback of scikit-learn that keeps a line about a running search on a stream.
+
+    Fits end in worker processes. Each appends a byte to a file, whose size a thread of the main process watches.
+
+    Parameters
+    ----------
+    n_fits : int
+        Candidates times folds.
+    stream : file, default=None
+        By default `sys.stderr`. On a terminal the line is renewed in place; elsewhere there is one every few seconds.
+    """
+
+    def __init__(self, n_fits, stream=None):
+        self.n_fits = n_fits
+        self.stream = stream
+
+    def __getstate__(self):
+        return {"n_fits": self.n_fits, "path": self.path, "stream": None}
+
+    def setup(self, estimator, context):
+        """Start watching."""
+        handle, self.path = tempfile.mkstemp(prefix="progress-")
+        os.close(handle)
+        self._start = time.perf_counter()
+        self._first = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def on_fit_task_begin(self, estimator, context):
+        """Do nothing."""
+
+    def on_fit_task_end(self, estimator, context):
+        """Count a fit that is over."""
+        if context.task_name == "candidate-split-evaluation":
+            with open(self.path, "ab") as file:
+                file.write(b".")
+
+    def teardown(self, estimator, context):
+        """Stop watching."""
+        self._over.set()
+        self._thread.join()
+        os.unlink(self.path)
+
+    def _watch(self):
+        stream = self.stream or sys.stderr
+        on_terminal = stream.isatty()
+        while not self._over.wait(0.2 if on_terminal else 5.0):
+            print(("\r" if on_terminal else "") + self._line(), end="" if on_terminal else "\n", file=stream, flush=True)
+        print(("\r" if on_terminal else "") + self._line(), file=stream, flush=True)
+
+    def _line(self):
+        done = os.path.getsize(self.path)
+        now = time.perf_counter()
+        line = f"{done:>5} of {self.n_fits} fits ({done / self.n_fits:4.0%}), {now - self._start:.0f} s gone"
+        if done and self._first is None:
+            self._first = done, now  # before it, workers were still loading their modules
+        if done < self.n_fits and self._first and done > self._first[0]:
+            n_before, since = self._first
+            line += f", about {(now - since) / (done - n_before) * (self.n_fits - done):.0f} s left"
+        return f"{line:<70}"
+
+
+def start_workers(n_jobs):
+    """Start the worker processes of the search, deaf to Ctrl-C: the main process hears it and ends them without a word."""
+    if n_jobs != 1:
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            Parallel(n_jobs)(delayed(int)() for _ in range(2 * effective_n_jobs(n_jobs)))
+        finally:
+            signal.signal(signal.SIGINT, handler)
+
+
+def search(X, y, scaler, folds, n_jobs, max_iter):
+    """Cross-validate the whole grid.
+
+    Returns
+    -------
+    candidates : list of dict
+        Best first. Labels by technique, and "mean" and "spread" (standard deviation over the folds) of the accuracy, and
+        "seconds" of a fit.
+    """
+    classifier = MLPDeepClassifier(
+        HIDDEN_LAYER_SIZES,
+        batch_size=BATCH_SIZE,
+        max_iter=max_iter,
+        n_iter_no_change=max_iter,  # all get the same number of epochs
+        device="cpu",
+        random_state=RANDOM_STATE,
+    )
+    grid = make_grid()
+    grid_search = GridSearchCV(
+        Pipeline([("scaler", scaler), ("mlp", classifier)]),
+        grid,
+        scoring="accuracy",
+        cv=StratifiedKFold(folds, shuffle=True, random_state=RANDOM_STATE),
+        n_jobs=n_jobs,
+        refit=False,
+        error_score="raise",
+    )
+    grid_search.set_callbacks(ProgressLine(len(ParameterGrid(grid)) * folds)).fit(X, y)
+    results = grid_search.cv_results_
+    names = [*TECHNIQUES, "optimizer"]
+    candidates = [
+        {name: str(parameters[f"mlp__{name}"]) for name in names}
+        | {"mean": float(mean), "spread": float(spread), "seconds": float(seconds)}
+        for parameters, mean, spread, seconds in zip(
+            results["params"], results["mean_test_score"], results["std_test_score"], results["mean_fit_time"], strict=True
+        )
+    ]
+    return sorted(candidates, key=lambda candidate: -candidate["mean"])
+
+
+def summarise(candidates):
+    """Return the effect of each value of each technique, all else equal.
+
+    Returns
+    -------
+    effects : list of dict
+        "technique", "value", "mean", "median" and "best" of the accuracies of all candidates with that value. Then, over
+        the "pairs" of such a candidate with the one that has the technique's first value and differs in nothing else: the
+        median "change", and in how many it was "better" and "worse".
+    """
+    effects = []
+    for name, values in [*TECHNIQUES.items(), ("optimizer", [optimizer for optimizer, _ in OPTIMIZERS])]:
+        reference = None
+        for value in map(str, values):
+            scores = {_others(candidate, name): candidate["mean"] for candidate in candidates if candidate[name] == value}
+            reference = reference or scores
+            differences = np.array([score - reference[others] for others, score in scores.items()])
+            accuracies = list(scores.values())
+            effects.append(
+                {
+                    "technique": name,
+                    "value": value,
+                    "mean": float(np.mean(accuracies)),
+                    "median": float(np.median(accuracies)),
+                    "best": max(accuracies),
+                    "change": float(np.median(differences)),
+                    "better": int((differences > 0).sum()),
+                    "worse": int((differences < 0).sum()),
+                    "pairs": len(differences),
+                }
+            )
+    return effects
+
+
+def _others(candidate, name):
+    return tuple(candidate[other] for other in [*TECHNIQUES, "optimizer"] if other != name)
+
+
+def print_tables(candidates, effects, n_shown=12):
+    """Print the ranked candidates, then the techniques one by one."""
+    names = [*TECHNIQUES, "optimizer"]
+    widths = [max(len(name), *(len(candidate[name]) for candidate in candidates)) + 2 for name in names]
+    print(f"{'rank':>4}  {'accuracy':<17}{'fit':>8}  " + "".join(map(str.ljust, names, widths)).rstrip())
+    n_last = 3 if len(candidates) > n_shown + 3 else 0
+    for i, candidate in enumerate(candidates):
+        if n_last and i == n_shown:
+            print(f"{'...':>4}  ({len(candidates) - n_shown - n_last} more in the CSV)")
+        if i < n_shown or i >= len(candidates) - n_last:
+            settings = "".join(candidate[name].ljust(width) for name, width in zip(names, widths, strict=True))
+            score = f"{candidate['mean']:.4f} +- {candidate['spread']:.4f}"
+            print(f"{i + 1:>4}  {score:<17}{candidate['seconds']:>6.2f} s  {settings.rstrip()}")
+    print(
+        "\nEach technique over all combinations of the others; change against its first value, all else equal: median of pairs"
+    )
+    width = max(len(effect["value"]) for effect in effects) + 2
+    print(f"{'technique':<13}{'value':<{width}}{'mean':>8}{'median':>8}{'best':>8}{'change':>9}   in pairs")
+    for effect in effects:
+        line = f"{effect['technique']:<13}{effect['value']:<{width}}{effect['mean']:>8.4f}{effect['median']:>8.4f}"
+        line += f"{effect['best']:>8.4f}"
+        if effect["better"] or effect["worse"]:
+            line += f"{effect['change']:>+9.4f}   better in {effect['better']}, worse in {effect['worse']}"
+            line += f" of {effect['pairs']}"
+        print(line)
+
+
+def write_csv(path, candidates):
+    """Write all candidates, best first."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["rank", "mean_accuracy", "std_accuracy", "fit_seconds", *TECHNIQUES, "optimizer"])
+        for i, candidate in enumerate(candidates):
+            scores = (f"{candidate[key]:.6f}" for key in ("mean", "spread", "seconds"))
+            writer.writerow([i + 1, *scores, *(candidate[name] for name in [*TECHNIQUES, "optimizer"])])
+
+
+def plot(path, candidates, effects, title):
+    """Draw the error of all candidates, a panel a technique, as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    jitter = np.random.default_rng(RANDOM_STATE)
+    figure, axes = plt.subplots(2, 3, figsize=(13, 6.8), sharex=True, layout="constrained")
+    # An error of 0 has no place on a logarithmic axis.
+    errors = {id(candidate): max(1 - candidate["mean"], 1e-3) * 100 for candidate in candidates}
+    for ax, name in zip(axes.flat, [*TECHNIQUES, "optimizer"], strict=True):
+        of_technique = [effect for effect in effects if effect["technique"] == name]
+        for i, effect in enumerate(of_technique):
+            points = [errors[id(candidate)] for candidate in candidates if candidate[name] == effect["value"]]
+            ax.scatter(points, i + jitter.uniform(-0.22, 0.22, len(points)), s=16, alpha=0.45, color=f"C{i}", linewidths=0)
+            median = float(np.median(points))
+            ax.plot([median, median], [i - 0.34, i + 0.34], color="black", linewidth=2, solid_capstyle="butt")
+            ax.annotate(f"{median:.1f} %", (median, i - 0.36), ha="center", va="bottom", fontsize=9)
+        ax.set_yticks(range(len(of_technique)), [effect["value"] for effect in of_technique], fontsize=10)
+        ax.set_ylim(len(of_technique) - 0.5, -0.7)
+        ax.set_title(name, fontsize=12, fontweight="bold")
+        ax.set_xscale("log")
+        ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 50, 100) if tick <= 100]
+        ax.set_xticks(ticks)
+        ax.set_xlim(min(errors.values()) * 0.85, 100)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.minorticks_off()
+        ax.grid(axis="x", color="0.9")
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        ax.tick_params(axis="y", length=0)
+    for ax in axes[-1]:
+        ax.set_xlabel("cross-validated error in % (log scale)", fontsize=10)
+    legend = "A dot is a combination of techniques; the bar is the median of all with that value"
+    figure.suptitle(f"{title}\n{legend}", fontsize=11)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def parse_arguments(arguments=None):
+    """Return the options."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", choices=["digits", "mnist"], default="digits", help="what to learn (default: digits)")
+    parser.add_argument("--n-samples", type=_positive, help="rows to draw (default: 2,000 of MNIST, all 1,797 digits)")
+    parser.add_argument("--folds", type=_folds, default=3, help="folds of the cross-validation (default: 3)")
+    parser.add_argument("--n-jobs", type=int, default=2, help="processes of the search, -1 for one a core (default: 2)")
+    parser.add_argument("--max-iter", type=_positive, default=8, help="epochs of each fit (default: 8)")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the figure and the CSV (default: out)")
+    return parser.parse_args(arguments)
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def _folds(text):
+    value = int(text)
+    if value < 2:
+        raise ValueError(text)
+    return value
+
+
+def main(arguments=None):
+    """Run the comparison; return 0, or 130 after Ctrl-C."""
+    options = parse_arguments(arguments)
+    start = time.perf_counter()
+    X, y, scaler, data_name = load_data(options.data, options.n_samples)
+    n_candidates = len(ParameterGrid(make_grid()))
+    layers = "-".join(map(str, [X.shape[1], *HIDDEN_LAYER_SIZES, len(np.unique(y))]))
+    title = f"{data_name}: {len(X):,} rows, network {layers}, {options.max_iter} epochs, {options.folds} folds"
+    print(f"{title}; {n_candidates} combinations of techniques", flush=True)
+    try:
+        start_workers(options.n_jobs)
+        candidates = search(X, y, scaler, options.folds, options.n_jobs, options.max_iter)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    effects = summarise(candidates)
+    print()
+    print_tables(candidates, effects)
+    options.out.mkdir(parents=True, exist_ok=True)
+    stem = f"compare_techniques_{data_name.lower()}"
+    write_csv(options.out / f"{stem}.csv", candidates)
+    plot(options.out / f"{stem}.png", candidates, effects, title)
+    print(f"\nAll combinations: {options.out / stem}.csv\nFigure: {options.out / stem}.png")
+    print(f"{time.perf_counter() - start:.0f} s in all")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

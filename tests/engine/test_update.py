@@ -1,0 +1,116 @@
+import pytest
+import torch
+from engine_plans import make_network, plan_network
+
+from skdnn.components import L1, L2, SGD, Adam, AMSGrad, ClipNorm, ClipValue, MaxNorm, Momentum, TorchOptimizer
+from skdnn.engine import Update, UpdatePlan
+
+
+def set_gradient(network, seed=0, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    network.gradient.copy_(scale * torch.randn(network.gradient.shape, generator=generator, dtype=torch.float64))
+
+
+def step(update, rate):
+    with torch.inference_mode():
+        update.step(rate)
+
+
+@pytest.mark.parametrize("clipping", [None, ClipNorm(0.5), ClipValue(0.1)], ids=repr)
+@pytest.mark.parametrize("max_norm", [None, 0.4])
+@pytest.mark.parametrize("regularizer", [None, L1(0.3), L2(0.3)], ids=repr)
+def test_penalty_then_clipping_then_rule_then_projection(clipping, max_norm, regularizer):
+    constraint = None if max_norm is None else MaxNorm(max_norm)
+    network = make_network(plan_network(regularizer=regularizer, constraint=constraint))
+    set_gradient(network)
+    parameters = [tensor.clone().requires_grad_() for tensor in network.parameters.network(0)]
+    for parameter, gradient in zip(parameters, network.parameters.network(0, network.gradient), strict=True):
+        parameter.grad = gradient.clone()
+        if parameter.dim() == 2 and regularizer is not None:
+            if isinstance(regularizer, L1):
+                (0.3 * parameter.abs().sum()).backward()
+            else:
+                (0.15 * parameter.square().sum()).backward()
+    if isinstance(clipping, ClipNorm):
+        torch.nn.utils.clip_grad_norm_(parameters, clipping.max_norm)
+    elif clipping is not None:
+        torch.nn.utils.clip_grad_value_(parameters, clipping.value)
+    torch.optim.SGD(parameters, lr=0.1).step()
+    update = Update(network, [UpdatePlan(SGD(), clipping)])
+    step(update, 0.1)
+    assert update.n_updates == 1
+    for index, (tensor, expected) in enumerate(zip(network.parameters.network(0), parameters, strict=True)):
+        expected = expected.detach()
+        if max_norm is not None and index in (0, 2):  # the hidden kernels
+            expected = expected * (max_norm / expected.norm(dim=1, keepdim=True)).clamp(max=1.0)
+        torch.testing.assert_close(tensor, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", [Momentum(), Adam(), TorchOptimizer(torch.optim.RMSprop)], ids=repr)
+def test_rates_that_differ_and_change_reach_each_network(optimizer):
+    population = make_network(*[plan_network()] * 3)
+    alone = [make_network(plan_network(), seeds=[k]) for k in range(3)]
+    update = Update(population, [UpdatePlan(optimizer)] * 3)
+    updates = [Update(network, [UpdatePlan(optimizer)]) for network in alone]
+    shared = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    schedule = [shared, shared, torch.tensor([0.3, 0.1, 0.0], dtype=torch.float64), 0.05]
+    for n, rates in enumerate(schedule):
+        set_gradient(population, seed=n)
+        for k, network in enumerate(alone):
+            own = population.parameters.network(k, population.gradient)
+            for target, source in zip(network.parameters.network(0, network.gradient), own, strict=True):
+                target.copy_(source)
+            step(updates[k], float(rates[k]) if isinstance(rates, torch.Tensor) else rates)
+        step(update, rates)
+    for k, network in enumerate(alone):
+        for tensor, expected in zip(population.parameters.network(k), network.parameters.network(0), strict=True):
+            torch.testing.assert_close(tensor, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("clippings", [(ClipNorm(), None), (None, ClipValue())])
+def test_clipping_for_some_is_refused(clippings):
+    network = make_network(*[plan_network()] * 2)
+    with pytest.raises(ValueError, match="gradient clipping for all or for none"):
+        Update(network, [UpdatePlan(SGD(), clipping) for clipping in clippings])
+
+
+MIXED = {
+    "rules": (SGD(), Adam()),
+    "subclass": (Adam(), AMSGrad()),
+    "torch_after_rule": (SGD(), TorchOptimizer(torch.optim.SGD)),
+    "rule_after_torch": (TorchOptimizer(torch.optim.SGD), SGD()),
+    "torch_classes": (TorchOptimizer(torch.optim.SGD), TorchOptimizer(torch.optim.Adagrad)),
+}
+
+
+@pytest.mark.parametrize("optimizers", MIXED.values(), ids=MIXED)
+def test_optimizers_of_several_classes_are_refused(optimizers):
+    network = make_network(*[plan_network()] * 2)
+    with pytest.raises(ValueError, match="lockstep need techniques of one class"):
+        Update(network, [UpdatePlan(optimizer) for optimizer in optimizers])
+
+
+def test_clippings_of_several_classes_are_refused():
+    network = make_network(*[plan_network()] * 2)
+    with pytest.raises(ValueError, match="lockstep need techniques of one class"):
+        Update(network, [UpdatePlan(SGD(), ClipNorm()), UpdatePlan(SGD(), ClipValue())])
+
+
+@pytest.mark.parametrize("first_has_it", [True, False])
+def test_an_argument_that_one_torch_optimizer_has_does_not_reach_its_neighbours(first_has_it):
+    plain, heavy = TorchOptimizer(torch.optim.SGD), TorchOptimizer(torch.optim.SGD, weight_decay=0.5)
+    optimizers = [heavy, plain] if first_has_it else [plain, heavy]
+    population = make_network(*[plan_network()] * 2)
+    before = [[tensor.clone() for tensor in population.parameters.network(k)] for k in range(2)]
+    population.gradient.zero_()
+    step(Update(population, [UpdatePlan(optimizer) for optimizer in optimizers]), 0.1)
+    for k, optimizer in enumerate(optimizers):
+        factor = 0.95 if optimizer is heavy else 1.0
+        for tensor, start in zip(population.parameters.network(k), before[k], strict=True):
+            torch.testing.assert_close(tensor, start * factor)
+
+
+def test_constraints_of_several_axes_are_refused():
+    plans = [plan_network(constraint=MaxNorm(axis=axis)) for axis in ("incoming", "outgoing")]
+    with pytest.raises(ValueError, match=r"cannot differ in MaxNorm\.axis"):
+        make_network(*plans)

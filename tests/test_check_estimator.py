@@ -1,0 +1,62 @@
+"""scikit-learn's own conformance suite, without an expected failure, and its checks that the suite does not run."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from sklearn.utils.estimator_checks import (
+    check_dataframe_column_names_consistency,
+    check_inplace_ensure_writeable,
+    check_param_validation,
+    parametrize_with_checks,
+)
+
+from skdnn import MLPDeepClassifier
+from skdnn.components import Adam
+
+ESTIMATORS = [
+    MLPDeepClassifier(),
+    MLPDeepClassifier(batch_norm=True, dropout=0.1, optimizer=Adam(beta_2=0.99)),
+    MLPDeepClassifier(activation="elu", optimizer="momentum", regularizer="l1", max_norm=2.0),
+]
+
+# The checks that the suite leaves to scikit-learn's own tests.
+MORE_CHECKS = [check_dataframe_column_names_consistency, check_inplace_ensure_writeable, check_param_validation]
+
+ARRAY_API_SCRIPT = """
+from sklearn.utils.estimator_checks import estimator_checks_generator
+from skdnn import MLPDeepClassifier
+from skdnn.components import Adam
+
+for estimator in {estimators}:
+    for estimator, check in estimator_checks_generator(estimator):
+        if check.func.__name__ == "check_array_api_input":
+            check(estimator)
+            print("passed")
+"""
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # the checks train for a few epochs only
+@parametrize_with_checks(ESTIMATORS)
+def test_estimator_keeps_the_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("check", MORE_CHECKS)
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=["default", "batch_norm", "elu"])
+def test_estimator_passes_the_checks_beside_the_suite(estimator, check):
+    check(type(estimator).__name__, estimator)
+
+
+def test_array_api_check_passes():
+    # scikit-learn skips the check unless the variable is set before SciPy is imported: hence a process of its own.
+    completed = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ARRAY_API_SCRIPT.format(estimators=ESTIMATORS)],
+        env={**os.environ, "SCIPY_ARRAY_API": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.stdout.split() == ["passed"] * len(ESTIMATORS), completed.stderr
