@@ -468,7 +468,9 @@ class CallableActivation(Activation):
         # Evaluated once more instead of kept from `forward`: one object may serve several layers.
         with torch.inference_mode(False), torch.enable_grad():
             z = z.clone().requires_grad_()
-            (derivative,) = torch.autograd.grad(self._function()(z.clone()), z, grad.clone())
+            # Of a scalar: to check the shape of a gradient it is given, autograd would import SymPy, which takes a second and
+            # changes the process' warnings filters.
+            (derivative,) = torch.autograd.grad((self._function()(z.clone()) * grad.clone()).sum(), z)
         return out.copy_(derivative)
 
     def _function(self):

@@ -188,9 +188,9 @@ class TrainingNet(NeuralNet):
                 self.fit_loop(session.data.X, session.data.y, plan.max_iter)
             except KeyboardInterrupt:
                 self._reason = "interrupted"
-                del (self.history or [])[n_epochs_before + self._n_epochs :]  # the row of an epoch that was cut short
                 raise
             finally:
+                del (self.history or [])[n_epochs_before + self._n_epochs :]  # the row of an epoch that was cut short
                 if session.data.validation_rows is not None or self._reason in ("diverged", "interrupted"):
                     session.network.restore(self._best)
                 best_epoch = self._monitor.best_epoch
