@@ -191,25 +191,29 @@ class TrainingNet(NeuralNet):
                 raise
             finally:
                 del (self.history or [])[n_epochs_before + self._n_epochs :]  # the row of an epoch that was cut short
-                if session.data.validation_rows is not None or self._reason in ("diverged", "interrupted"):
-                    session.network.restore(self._best)
-                best_epoch = self._monitor.best_epoch
-                if self._has_gone_astray(plan) and not session.predicts():
-                    # Each weight is finite, but what they make of the rows is not.
-                    session.network.restore(initial)
-                    self._reason, best_epoch = "diverged", 0
-                self.outcome_ = Outcome(
-                    n_epochs=self._n_epochs,
-                    best_epoch=best_epoch,
-                    best_value=self._monitor.best_value,
-                    n_samples=self._n_epochs * session.n_training_rows,
-                    reason=self._reason,
-                )
+                self.outcome_ = self._conclude(session, initial)
                 self.session = self._best = None
                 self.module.zero_grad(set_to_none=True)
             self.notify("on_train_end", X=session.data.X, y=session.data.y)
         self._warn(plan)
         return self.outcome_
+
+    def _conclude(self, session, initial):
+        """Leave the weights to keep in the session's network and return the `Outcome`."""
+        if session.data.validation_rows is not None or self._reason in ("diverged", "interrupted"):
+            session.network.restore(self._best)
+        best_epoch = self._monitor.best_epoch
+        if self._has_gone_astray(session.plan) and not session.predicts():
+            # Each weight is finite, but what they make of the rows is not.
+            session.network.restore(initial)
+            self._reason, best_epoch = "diverged", 0
+        return Outcome(
+            n_epochs=self._n_epochs,
+            best_epoch=best_epoch,
+            best_value=self._monitor.best_value,
+            n_samples=self._n_epochs * session.n_training_rows,
+            reason=self._reason,
+        )
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         """Run epochs until the plan says stop."""
