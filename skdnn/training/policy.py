@@ -6,9 +6,9 @@ import threading
 
 import torch
 
-# Multiplications in one product of a batch with all kernels below which one thread is used. Measured on two cores, alone: 13
-# million (784-300-100-10, batch 50) gain nothing from a second thread, 53 million (batch 200) a third, 745 million (three layers
-# of 1,024, batch 256) two thirds. Beside a busy process 53 million on two threads take four times as long as on one.
+# Multiplications in one product of a batch with all kernels below which one thread is used. Measured on two cores, alone:
+# 13 million (784-300-100-10, batch 50) gain nothing from a second thread, 53 million (batch 200) a third, 745 million (three
+# layers of 1,024, batch 256) two thirds. Beside a busy process 53 million take four times as long on two threads as on one.
 _WORK_FOR_THREADS = 100_000_000
 
 # Relative error of a product of 256 terms in float32; one in bfloat16 or TF32 has an error of 1e-3 or more.
