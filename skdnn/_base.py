@@ -1,6 +1,7 @@
 """The one `__init__` and `fit` of all estimators: validate, resolve, plan, train, store."""
 
 from abc import ABCMeta, abstractmethod
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -126,26 +127,35 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
                 )
         return super().set_params(**params)
 
+    # What `validate_data` is to check about y.
+    _target_checks: dict = {}
+
+    def _resolve_loss(self):
+        """Return the `Loss` that a parameter names, or None where the targets decide."""
+        return
+
     @abstractmethod
-    def _encode_target(self, y):
+    def _encode_target(self, y, loss):
         """Check `y`, set what is learned from it, and return it as an array of numbers for the loss.
 
         Parameters
         ----------
         y : ndarray
             As `validate_data` left it.
+        loss : Loss or None
+            As `_resolve_loss` named it.
 
         Returns
         -------
-        encoded : ndarray of shape (n_samples,)
+        encoded : ndarray of shape (n_samples,) or (n_samples, n_targets)
+            Class indices, by which a validation split is stratified, or numbers.
+        loss : Loss
+        n_outputs : int
+            Units of the output layer.
         """
 
     @abstractmethod
-    def _loss(self):
-        """Return the `Loss` and the number of outputs it needs."""
-
-    @abstractmethod
-    def _score_outputs(self, outputs, y):
+    def _score_outputs(self, loss, outputs, y):
         """Return the validation score of the output layer's values, a float; greater is better."""
 
     # fit ---------------------------------------------------------------------------------------------------------------
@@ -160,7 +170,7 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             converted once otherwise; they are never changed. Networks learn best from features of similar scale: put a
             `StandardScaler` before.
 
-        y : array-like of shape (n_samples,)
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Targets.
 
         Returns
@@ -180,11 +190,14 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         )
         device = resolve_device(self.device)
         # All parameters are known to be good before anything that is learned from data is replaced.
-        techniques = Techniques(self)
+        techniques, loss = Techniques(self), self._resolve_loss()
         continues = self.warm_start and hasattr(self, "_network")
-        X, y = validate_data(self, X, y, order="C", dtype=self._input_dtypes(device), reset=not continues)
-        y = self._encode_target(y)
-        session = self._begin(X, y, techniques, device, continues)
+        X, y = validate_data(
+            self, X, y, order="C", dtype=self._input_dtypes(device), reset=not continues, **self._target_checks
+        )
+        y, loss, n_outputs = self._encode_target(y, loss)
+        network = techniques.plan_network(X.shape[1], n_outputs)
+        session = self._begin(X, y, loss, network, techniques, device, continues)
         net = self._make_net(session, techniques.callbacks, History(self.history_) if continues else None)
         try:
             net.train()
@@ -201,10 +214,8 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             return [np.float64, np.float32]
         return np.float64 if self.dtype == "float64" else np.float32
 
-    def _begin(self, X, y, techniques, device, continues):
+    def _begin(self, X, y, loss, network, techniques, device, continues):
         """Make the plan, and tensors of the data; return the session that trains."""
-        loss, n_outputs = self._loss()
-        network = techniques.plan_network(X.shape[1], n_outputs)
         if continues:
             self._check_same_network(network)
         seeds = seed_sequence(self.random_state)
@@ -216,8 +227,8 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         batch_size = min(200 if self.batch_size == "auto" else self.batch_size, n_rows)
         if network.uses_batch_norm and batch_size < 2:
             raise ValueError(
-                f"batch_norm needs batches of at least 2 rows, but batch_size={self.batch_size!r} and {n_rows} training "
-                f"sample{'s' if n_rows > 1 else ''} give batches of 1 row. Raise batch_size or set batch_norm=False."
+                f"batch_norm needs batches of at least 2 rows, but batch_size={self.batch_size!r} and {n_rows} "
+                f"sample{'s' if n_rows > 1 else ''} to train on give batches of 1 row. Raise batch_size or set batch_norm=False."
             )
         # Training that goes on must not see the same order again.
         kernels, order, dropout = draw_seeds(seeds, 3, after=1 + (len(self.loss_curve_) if continues else 0))
@@ -227,7 +238,7 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             schedule=techniques.schedule,
             learning_rate_init=float(self.learning_rate_init),
             loss=loss,
-            score=self._score_outputs,
+            score=partial(self._score_outputs, loss),
             batch_size=batch_size,
             max_iter=self.max_iter,
             shuffle=self.shuffle,
@@ -276,7 +287,7 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         """Set the fitted attributes from a run that is over."""
         outcome, history = net.outcome_, net.history
         n_before = len(history) - outcome.n_epochs
-        self._network = session.network
+        self._network, self._fitted_loss = session.network, session.plan.loss
         self._net, self._module = net, net.module_
         self.history_ = history
         self.n_iter_ = outcome.n_epochs
@@ -328,7 +339,7 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         """The `skorch.NeuralNet` that ran the training."""
         self._check_has_network("net_")
         if self._net is None:
-            criterion = self._loss()[0].to_module()
+            criterion = self._fitted_loss.to_module()
             net = TrainingNet(self.module_, criterion, history=self.history_, train_split=None, verbose=0)
             self._net = net.initialize()
         return self._net

@@ -26,13 +26,13 @@ def to_tensor(array):
 
 
 def split_rows(n_samples, y, validation_fraction, seed):
-    """Split the indices of the rows, stratified by class.
+    """Split the indices of the rows, stratified by class where there are classes.
 
     Parameters
     ----------
     n_samples : int
-    y : ndarray of shape (n_samples,)
-        Class indices.
+    y : ndarray of shape (n_samples,) or (n_samples, n_targets)
+        Class indices, by which the split is stratified, or targets of another kind.
     validation_fraction : float in (0.0, 1.0)
     seed : int
 
@@ -42,12 +42,12 @@ def split_rows(n_samples, y, validation_fraction, seed):
     """
     try:
         training, validation = train_test_split(
-            np.arange(n_samples), test_size=validation_fraction, random_state=seed, stratify=y
+            np.arange(n_samples), test_size=validation_fraction, random_state=seed, stratify=y if y.ndim == 1 else None
         )
     except ValueError as error:
         raise ValueError(
-            f"early_stopping=True cannot set aside validation_fraction={validation_fraction!r} of {n_samples} rows, "
-            f"stratified by class: {error}"
+            f"early_stopping=True cannot set aside validation_fraction={validation_fraction!r} of {n_samples} rows"
+            f"{', stratified by class' if y.ndim == 1 else ''}: {error}"
         ) from error
     return torch.from_numpy(training), torch.from_numpy(validation)
 

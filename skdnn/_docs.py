@@ -146,6 +146,7 @@ feature_names_in_ : ndarray of shape (n_features_in_,)
 
 def share_docstring(cls):
     """Fill the shared parts into a class' docstring, where it says ``{parameters}`` and ``{attributes}``."""
-    docstring = inspect.cleandoc(cls.__doc__)
-    cls.__doc__ = docstring.replace("{parameters}", _PARAMETERS.strip()).replace("{attributes}", _ATTRIBUTES.strip())
+    if cls.__doc__ is not None:  # as it is under python -OO
+        docstring = inspect.cleandoc(cls.__doc__)
+        cls.__doc__ = docstring.replace("{parameters}", _PARAMETERS.strip()).replace("{attributes}", _ATTRIBUTES.strip())
     return cls

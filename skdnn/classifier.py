@@ -1,14 +1,15 @@
 """The classifier."""
 
 import numpy as np
+import scipy.sparse
 import torch
 from sklearn.base import ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
 from skdnn._base import BaseMLPDeep
 from skdnn._docs import share_docstring
-from skdnn.components.losses import BinaryCrossentropy, CategoricalCrossentropy
+from skdnn.components.losses import BinaryCrossentropy, CategoricalCrossentropy, MultilabelCrossentropy
 
 
 @share_docstring
@@ -27,13 +28,13 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Labels, sorted.
+        Labels, sorted; for multilabel targets the columns' numbers.
 
     n_outputs_ : int
-        Units of the output layer: 1 for two classes, else one a class.
+        Units of the output layer: 1 for two classes, else one a class or label.
 
     out_activation_ : str
-        "logistic" for two classes, else "softmax".
+        "softmax" for more than two classes, else "logistic".
 
     {attributes}
 
@@ -61,31 +62,57 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
     True
     """
 
-    def _encode_target(self, y):
+    # y may be an indicator matrix, which is told from other matrices once its values are known.
+    _target_checks = {"multi_output": True}
+
+    def _encode_target(self, y, loss):
         check_classification_targets(y)
+        continues = self.warm_start and hasattr(self, "_network")
+        if type_of_target(y, input_name="y") == "multilabel-indicator":
+            return self._encode_labels(y, continues)
         y = column_or_1d(y, warn=True)
         classes, encoded = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(
                 f"{type(self).__name__} needs samples of at least 2 classes, but y has only one class: {classes.tolist()[0]!r}."
             )
-        if self.warm_start and hasattr(self, "_network"):
-            unknown = np.setdiff1d(classes, self.classes_)
-            if len(unknown):
-                raise ValueError(
-                    "warm_start=True goes on with the classes of the previous fit. "
-                    f"y has {unknown.tolist()}, which are not among {self.classes_.tolist()}."
-                )
-            return np.searchsorted(self.classes_, y)
-        self.classes_ = classes
-        return encoded
-
-    def _loss(self):
+        if continues:
+            self._check_known(classes, is_multilabel=False)
+            encoded = np.searchsorted(self.classes_, y)
+        else:
+            self.classes_, self._is_multilabel = classes, False
         n_classes = len(self.classes_)
-        return (BinaryCrossentropy(), 1) if n_classes == 2 else (CategoricalCrossentropy(), n_classes)
+        return (encoded, BinaryCrossentropy(), 1) if n_classes == 2 else (encoded, CategoricalCrossentropy(), n_classes)
 
-    def _score_outputs(self, outputs, y):
+    def _encode_labels(self, y, continues):
+        """Encode an indicator matrix, one output a label."""
+        y = (y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)).astype(np.float64)
+        labels = np.arange(y.shape[1])
+        if continues:
+            self._check_known(labels, is_multilabel=True)
+        else:
+            self.classes_, self._is_multilabel = labels, True
+        return y, MultilabelCrossentropy(), y.shape[1]
+
+    def _check_known(self, classes, is_multilabel):
+        """Refuse to go on with other classes than the network was made for."""
+        unknown = np.setdiff1d(classes, self.classes_)
+        if len(unknown) or is_multilabel != self._is_multilabel:
+            kinds = "classes", "labels of an indicator matrix"
+            raise ValueError(
+                f"warm_start=True goes on with the {kinds[self._is_multilabel]} of the previous fit, {self.classes_.tolist()}. "
+                f"y has the {kinds[is_multilabel]} {classes.tolist()}."
+            )
+
+    def _score_outputs(self, loss, outputs, y):
+        if self._is_multilabel:
+            return ((outputs > 0) == (y > 0.5)).all(1).double().mean().item()
         return (_class_indices(outputs) == y).double().mean().item()
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
 
     def decision_function(self, X):
         """Return the output layer's values, the logits.
@@ -97,14 +124,14 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         Returns
         -------
         decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            For two classes the log-odds of ``classes_[1]``; otherwise one logit a class, of which the softmax is the
-            probability.
+            For two classes the log-odds of ``classes_[1]``; for more one logit a class, of which the softmax is the
+            probability; for multilabel targets the log-odds of each label.
         """
         outputs = self._outputs(X)
-        return (outputs[:, 0] if outputs.shape[1] == 1 else outputs).numpy()
+        return (outputs if outputs.shape[1] > 1 or self._is_multilabel else outputs[:, 0]).numpy()
 
     def predict(self, X):
-        """Return the most probable class.
+        """Return the most probable class, or for multilabel targets all labels with a probability above one half.
 
         Parameters
         ----------
@@ -112,10 +139,13 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
 
         Returns
         -------
-        y : ndarray of shape (n_samples,)
-            Of the labels given to `fit`.
+        y : ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Of the labels given to `fit`, or an indicator matrix of int.
         """
-        indices = _class_indices(self._outputs(X))
+        outputs = self._outputs(X)
+        if self._is_multilabel:
+            return (outputs > 0).long().numpy()
+        indices = _class_indices(outputs)
         return self.classes_[indices.numpy()]
 
     def predict_proba(self, X):
@@ -128,9 +158,11 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
-            In the order of ``classes_``; rows sum to 1.
+            In the order of ``classes_``; rows sum to 1, but for multilabel targets, where each label has its own.
         """
         outputs = self._outputs(X)
+        if self._is_multilabel:
+            return torch.sigmoid(outputs).numpy()
         if outputs.shape[1] == 1:
             positive = torch.sigmoid(outputs)
             return torch.cat([1.0 - positive, positive], 1).numpy()
@@ -149,8 +181,10 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
             In the order of ``classes_``.
         """
         outputs = self._outputs(X)
+        log_sigmoid = torch.nn.functional.logsigmoid
+        if self._is_multilabel:
+            return log_sigmoid(outputs).numpy()
         if outputs.shape[1] == 1:
-            log_sigmoid = torch.nn.functional.logsigmoid
             return torch.cat([log_sigmoid(-outputs), log_sigmoid(outputs)], 1).numpy()
         return torch.log_softmax(outputs, 1).numpy()
 

@@ -5,30 +5,39 @@ batch costs no more than its gradient. Rows are the last axis but one; leading a
 """
 
 import math
+from numbers import Real
 
 import torch
 
+from skdnn._validation import Interval
+from skdnn.components._component import Component, resolve
 from skdnn.components.kernels import kernel_of
+from skdnn.exceptions import InvalidParameterError
 
 _log_softmax_backward = kernel_of(torch.ops.aten._log_softmax_backward_data.out)
 
 
-class Loss:
+class Loss(Component):
     """What the output layer is trained on."""
 
     out_activation = "identity"
     """The name of the function from the output layer to a prediction, as `MLPClassifier.out_activation_` has it."""
 
+    def n_outputs(self, n_targets):
+        """Return how many units the output layer needs."""
+        return n_targets
+
     def of_guessing(self, n_outputs):
-        """Return the loss of predictions that know nothing of a row, a float."""
-        raise NotImplementedError
+        """Return the loss of predictions that know nothing of a row, a float; inf where that depends on the data."""
+        return math.inf
 
     def prepare(self, y, n_outputs, row_weight, dtype):
         """Return the targets of some rows.
 
         Parameters
         ----------
-        y : Tensor of shape (..., n_rows)
+        y : Tensor of shape (..., n_rows) or (..., n_rows, n_targets)
+            Class indices, or a number a target.
         n_outputs : int
         row_weight : float
             The weight of each row in its batch's loss, 1 / n_rows of a batch.
@@ -52,6 +61,10 @@ class Loss:
     def value(self, outputs, targets, row_weight):
         """Return the weighted loss, summed over rows and outputs."""
         raise NotImplementedError
+
+    def predict(self, outputs):
+        """Return what the outputs predict, in the unit of the targets."""
+        return outputs
 
 
 class CategoricalCrossentropy(Loss):
@@ -102,3 +115,240 @@ class BinaryCrossentropy(Loss):
 
     def to_module(self):
         return torch.nn.BCEWithLogitsLoss()
+
+
+class MultilabelCrossentropy(BinaryCrossentropy):
+    """Cross-entropy of a logistic function for each label, summed over the labels."""
+
+    def of_guessing(self, n_outputs):
+        return n_outputs * math.log(2.0)
+
+    def prepare(self, y, n_outputs, row_weight, dtype):
+        return y.to(dtype).mul_(row_weight) if y.dtype != dtype else y * row_weight
+
+
+class RegressionLoss(Loss):
+    """A loss of the residual ``z - t``, averaged over the targets of a row.
+
+    Attributes
+    ----------
+    allows_scaling : bool
+        Whether targets may be centred and scaled: the loss then only changes its unit.
+    """
+
+    allows_scaling = True
+
+    def prepare(self, y, n_outputs, row_weight, dtype):
+        return y.to(dtype)
+
+    def gradient(self, outputs, targets, row_weight, out):
+        if targets.shape != outputs.shape:  # networks in lockstep that share the batch
+            targets = targets.expand_as(outputs)
+        return self._slope(torch.sub(outputs, targets, out=out)).mul_(row_weight / outputs.shape[-1])
+
+    def value(self, outputs, targets, row_weight):
+        return self._height(outputs - targets).mul_(row_weight / outputs.shape[-1]).sum((-2, -1))
+
+    def _slope(self, residual):
+        """Turn residuals into the derivative of their losses, in place."""
+        raise NotImplementedError
+
+    def _height(self, residual):
+        """Return the losses of residuals."""
+        raise NotImplementedError
+
+    def check(self, y):
+        """Refuse targets that the loss has no meaning for."""
+
+
+class SquaredError(RegressionLoss):
+    """Half the squared error, ``(z - t)**2 / 2``; it predicts the mean.
+
+    Examples
+    --------
+    >>> from skdnn.components import SquaredError
+    >>> SquaredError()
+    SquaredError()
+    """
+
+    def _slope(self, residual):
+        return residual
+
+    def _height(self, residual):
+        return residual.square() / 2
+
+    def to_module(self):
+        return torch.nn.MSELoss()
+
+
+class AbsoluteError(RegressionLoss):
+    """The absolute error, ``|z - t|``; it predicts the median.
+
+    Examples
+    --------
+    >>> from skdnn.components import AbsoluteError
+    >>> AbsoluteError()
+    AbsoluteError()
+    """
+
+    def _slope(self, residual):
+        return residual.sign_()
+
+    def _height(self, residual):
+        return residual.abs()
+
+    def to_module(self):
+        return torch.nn.L1Loss()
+
+
+class Huber(RegressionLoss):
+    """The Huber loss: half the squared error up to `delta`, and a straight line beyond.
+
+    Parameters
+    ----------
+    delta : float in (0.0, inf), default=1.35
+        Residuals beyond it count as outliers. Its unit is the standard deviation of the target where targets are
+        standardised. 1.35 keeps 95 % of the efficiency of least squares for normal errors.
+
+    References
+    ----------
+    Huber, "Robust Estimation of a Location Parameter", Annals of Mathematical Statistics, 1964.
+
+    Examples
+    --------
+    >>> from skdnn.components import Huber
+    >>> Huber(delta=1.0)
+    Huber(delta=1.0)
+    """
+
+    _parameter_constraints = {"delta": [Interval(Real, 0.0, None, closed="neither")]}
+
+    def __init__(self, delta=1.35):
+        self.delta = delta
+
+    def _slope(self, residual):
+        return residual.clamp_(-self.delta, self.delta)
+
+    def _height(self, residual):
+        size = residual.abs()
+        return torch.where(size <= self.delta, size.square() / 2, self.delta * (size - self.delta / 2))
+
+    def to_module(self):
+        return torch.nn.HuberLoss(delta=float(self.delta))
+
+
+class Poisson(RegressionLoss):
+    """Half the Poisson deviance of ``exp(z)``, for counts and other targets that are not negative.
+
+    The output layer is the logarithm of the prediction, and targets are not standardised.
+
+    Examples
+    --------
+    >>> from skdnn.components import Poisson
+    >>> Poisson()
+    Poisson()
+    """
+
+    allows_scaling = False
+    out_activation = "exp"
+
+    def gradient(self, outputs, targets, row_weight, out):
+        return torch.exp(outputs, out=out).sub_(targets).mul_(row_weight / outputs.shape[-1])
+
+    def value(self, outputs, targets, row_weight):
+        losses = torch.xlogy(targets, targets) - targets * outputs + torch.exp(outputs) - targets
+        return losses.mul_(row_weight / outputs.shape[-1]).sum((-2, -1))
+
+    def predict(self, outputs):
+        return torch.exp(outputs)
+
+    def check(self, y):
+        if y.min() < 0 or y.max() <= 0:
+            raise ValueError(f"loss='poisson' needs targets >= 0, not all of them 0, got values from {y.min()} to {y.max()}.")
+
+    def to_module(self):
+        return torch.nn.PoissonNLLLoss()
+
+
+class Quantile(RegressionLoss):
+    """The pinball loss, ``max(q * (t - z), (q - 1) * (t - z))``; it predicts quantiles.
+
+    Parameters
+    ----------
+    quantile : float in (0.0, 1.0), or sequence of float, default=0.5
+        A level, or several that one network predicts side by side. Nothing keeps them from crossing.
+
+    References
+    ----------
+    Koenker and Bassett, "Regression Quantiles", Econometrica, 1978.
+
+    Examples
+    --------
+    >>> from skdnn.components import Quantile
+    >>> Quantile((0.1, 0.5, 0.9)).n_outputs(n_targets=2)
+    6
+    """
+
+    _parameter_constraints = {"quantile": [Interval(Real, 0.0, 1.0, closed="neither"), "array-like"]}
+
+    def __init__(self, quantile=0.5):
+        self.quantile = quantile
+
+    @property
+    def levels(self):
+        """The levels as a list."""
+        return [float(level) for level in ([self.quantile] if isinstance(self.quantile, Real) else self.quantile)]
+
+    def validate(self):
+        super().validate()
+        given = [self.quantile] if isinstance(self.quantile, Real) else list(self.quantile)
+        if not given or not all(isinstance(level, Real) and 0.0 < level < 1.0 for level in given):
+            raise InvalidParameterError(f"quantile must be one or several numbers in (0.0, 1.0), got {self.quantile!r}.")
+        return self
+
+    def n_outputs(self, n_targets):
+        return n_targets * len(self.levels)
+
+    def prepare(self, y, n_outputs, row_weight, dtype):
+        return y.to(dtype).repeat_interleave(len(self.levels), -1)
+
+    def _slope(self, residual):
+        return residual.copy_((residual > 0).to(residual.dtype) - self._level_of_each(residual))
+
+    def _height(self, residual):
+        level = self._level_of_each(residual)
+        return torch.maximum(-level * residual, (1.0 - level) * residual)
+
+    def _level_of_each(self, residual):
+        """The level of each output: all levels of the first target, then of the second."""
+        return residual.new_tensor(self.levels).repeat(residual.shape[-1] // len(self.levels))
+
+    def to_module(self):
+        return _Pinball(self)
+
+
+class _Pinball(torch.nn.Module):
+    """The mean pinball loss of outputs and plain targets."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, outputs, y):
+        return self.loss.value(outputs, self.loss.prepare(y, outputs.shape[-1], 1.0, outputs.dtype), 1.0 / len(y))
+
+
+REGRESSION_LOSSES = {
+    "squared_error": SquaredError,
+    "absolute_error": AbsoluteError,
+    "huber": Huber,
+    "poisson": Poisson,
+    "quantile": Quantile,
+}
+
+
+def resolve_regression_loss(spec, parameter="loss"):
+    """Return the loss that `spec` (a name or an object) stands for."""
+    if spec is None:
+        raise InvalidParameterError(f"{parameter} must not be None. Names: {', '.join(map(repr, REGRESSION_LOSSES))}.")
+    return resolve(REGRESSION_LOSSES, RegressionLoss, spec, parameter=parameter)

@@ -176,7 +176,7 @@ class _Chunk:
         if self._own:
             rows = rows.view(-1, count, self._size).transpose(0, 1).reshape(-1)
         torch.index_select(X, 0, rows, out=self.x[:count].view(-1, X.shape[1]))
-        self.y = y[rows].view(count, *self._shared, self._size)
+        self.y = y[rows].view(count, *self._shared, self._size, *y.shape[1:])
         self._targets[:count] = self._loss.prepare(self.y, self.outputs.shape[-1], self._weight, self.x.dtype)
         for draw in self._draw_masks:
             draw(count)
