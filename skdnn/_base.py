@@ -135,7 +135,7 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         return
 
     @abstractmethod
-    def _encode_target(self, y, loss):
+    def _encode_target(self, y, loss, continues, classes):
         """Check `y`, set what is learned from it, and return it as an array of numbers for the loss.
 
         Parameters
@@ -144,6 +144,10 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             As `validate_data` left it.
         loss : Loss or None
             As `_resolve_loss` named it.
+        continues : bool
+            Whether `y` must fit what was learned from the targets of an earlier call.
+        classes : ndarray or None
+            A classifier's classes, where they are not all in `y`.
 
         Returns
         -------
@@ -185,27 +189,53 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         KeyboardInterrupt
             Ctrl-C goes on to the caller. The estimator is then fitted with the best weights so far, if an epoch was over.
         """
+        return self._train(X, y, continues=self.warm_start and self.__sklearn_is_fitted__())
+
+    def _train(self, X, y, *, continues, n_epochs=None, classes=None):
+        """Check everything, train and store.
+
+        Parameters
+        ----------
+        X, y : as of `fit`
+        continues : bool
+            Whether to go on with the fitted network.
+        n_epochs : int, default=None
+            Epochs of a stream of fits, whose optimizer and schedule go on; by default `max_iter` epochs of a fit of its own.
+        classes : ndarray, default=None
+            A classifier's classes, where they are not all in `y`.
+        """
         validate_parameter_constraints(
             self._parameter_constraints, self.get_params(deep=False), caller_name=type(self).__name__
         )
         device = resolve_device(self.device)
         # All parameters are known to be good before anything that is learned from data is replaced.
         techniques, loss = Techniques(self), self._resolve_loss()
-        continues = self.warm_start and hasattr(self, "_network")
         X, y = validate_data(
             self, X, y, order="C", dtype=self._input_dtypes(device), reset=not continues, **self._target_checks
         )
-        y, loss, n_outputs = self._encode_target(y, loss)
+        y, loss, n_outputs = self._encode_target(y, loss, continues, classes)
         network = techniques.plan_network(X.shape[1], n_outputs)
-        session = self._begin(X, y, loss, network, techniques, device, continues)
+        if continues:
+            self._check_same_network(network)
+        is_stream = n_epochs is not None
+        seeds = seed_sequence(self.random_state)
+        rows = self._split(len(X), y, seeds, is_stream)
+        plan = self._plan(techniques, network, loss, len(rows[0]), X.dtype, device, seeds, continues)
+        session = self._session if is_stream and continues else None
+        if session is not None and session.plan.network == plan.network and session.plan.update == plan.update:
+            dtype = session.network.dtype
+            session.feed(plan, TrainingData(to_tensor(X).to(device, dtype), to_tensor(y).to(device), *rows))
+        else:
+            data = TrainingData(to_tensor(X).to(device, plan.dtype), to_tensor(y).to(device), *rows)
+            session = Session(plan, data, self._network.snapshot() if continues else None)
         net = self._make_net(session, techniques.callbacks, History(self.history_) if continues else None)
         try:
-            net.train()
+            net.train(n_epochs)
         except KeyboardInterrupt:
             if net.outcome_.best_epoch:
-                self._store(net, session, continues)
+                self._store(net, session, continues, is_stream)
             raise
-        self._store(net, session, continues)
+        self._store(net, session, continues, is_stream)
         return self
 
     def _input_dtypes(self, device):
@@ -214,25 +244,25 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             return [np.float64, np.float32]
         return np.float64 if self.dtype == "float64" else np.float32
 
-    def _begin(self, X, y, loss, network, techniques, device, continues):
-        """Make the plan, and tensors of the data; return the session that trains."""
-        if continues:
-            self._check_same_network(network)
-        seeds = seed_sequence(self.random_state)
-        (split_seed,) = draw_seeds(seeds, 1)
-        rows = torch.arange(len(X)), None
-        if self.early_stopping:
-            rows = split_rows(len(X), y, self.validation_fraction, split_seed % 2**32)
-        n_rows = len(rows[0])
+    def _split(self, n_samples, y, seeds, is_stream):
+        """Return the indices of training and validation rows, the latter None without early stopping or in a stream."""
+        if is_stream or not self.early_stopping:
+            return torch.arange(n_samples), None
+        (seed,) = draw_seeds(seeds, 1)
+        return split_rows(n_samples, y, self.validation_fraction, seed % 2**32)
+
+    def _plan(self, techniques, network, loss, n_rows, X_dtype, device, seeds, continues):
+        """Gather all that is decided before training starts."""
         batch_size = min(200 if self.batch_size == "auto" else self.batch_size, n_rows)
         if network.uses_batch_norm and batch_size < 2:
+            samples = "1 sample" if n_rows == 1 else f"{n_rows} samples"
             raise ValueError(
-                f"batch_norm needs batches of at least 2 rows, but batch_size={self.batch_size!r} and {n_rows} "
-                f"sample{'s' if n_rows > 1 else ''} to train on give batches of 1 row. Raise batch_size or set batch_norm=False."
+                f"batch_norm needs batches of at least 2 rows, but batch_size={self.batch_size!r} and {samples} to train on "
+                "give batches of 1 row. Raise batch_size or set batch_norm=False."
             )
         # Training that goes on must not see the same order again.
         kernels, order, dropout = draw_seeds(seeds, 3, after=1 + (len(self.loss_curve_) if continues else 0))
-        plan = TrainingPlan(
+        return TrainingPlan(
             network=network,
             update=techniques.update,
             schedule=techniques.schedule,
@@ -244,13 +274,11 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             shuffle=self.shuffle,
             tol=self.tol,
             n_iter_no_change=self.n_iter_no_change,
-            dtype=resolve_dtype(self.dtype, X.dtype, device),
+            dtype=resolve_dtype(self.dtype, X_dtype, device),
             device=device,
             seeds=Seeds(kernels, order, dropout),
             verbose=bool(self.verbose),
         )
-        data = TrainingData(to_tensor(X).to(device, plan.dtype), to_tensor(y).to(device), *rows)
-        return Session(plan, data, self._network.snapshot() if continues else None)
 
     def _check_same_network(self, plan):
         """Refuse to go on with a network of another shape."""
@@ -283,14 +311,15 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             verbose=0,
         )
 
-    def _store(self, net, session, continues):
+    def _store(self, net, session, continues, is_stream):
         """Set the fitted attributes from a run that is over."""
         outcome, history = net.outcome_, net.history
         n_before = len(history) - outcome.n_epochs
         self._network, self._fitted_loss = session.network, session.plan.loss
         self._net, self._module = net, net.module_
+        self._session = session if is_stream else None
         self.history_ = history
-        self.n_iter_ = outcome.n_epochs
+        self.n_iter_ = outcome.n_epochs + (self.n_iter_ if continues and is_stream else 0)
         self.t_ = outcome.n_samples + (self.t_ if continues else 0)
         self.n_layers_ = len(session.plan.network.layers) + 1
         self.n_outputs_ = session.network.n_outputs
@@ -300,7 +329,7 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         # After a divergence the weights are those of an earlier epoch, and so is the loss that speaks of them.
         kept = self.best_epoch_ if outcome.reason == "diverged" else len(history)
         self.loss_ = self.loss_curve_[kept - 1]
-        if session.data.validation_rows is None:
+        if not outcome.is_validated:
             self.best_loss_ = outcome.best_value
             self.validation_scores_ = self.best_validation_score_ = None
         else:
@@ -309,6 +338,9 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             self.best_validation_score_ = outcome.best_value
 
     # the fitted network ------------------------------------------------------------------------------------------------
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "_network")
 
     def _outputs(self, X):
         """Return the output layer's values for X, a tensor of shape (n_samples, n_outputs) on the CPU."""
@@ -357,12 +389,13 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         return [module.bias.detach().cpu().numpy() for module in self.module_ if isinstance(module, torch.nn.Linear)]
 
     def _check_has_network(self, name):
-        if not hasattr(self, "_network"):
+        if not self.__sklearn_is_fitted__():
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r} before it is fitted.")
 
     def __getstate__(self):
         # Module and net hold the network's memory a second and a third time; both are made anew when they are asked for.
         state = dict(super().__getstate__())
+        # The state of optimizers is not kept: training goes on with a new one.
         if "_network" in state:
-            state["_module"] = state["_net"] = None
+            state["_module"] = state["_net"] = state["_session"] = None
         return state

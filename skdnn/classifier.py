@@ -65,44 +65,64 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
     # y may be an indicator matrix, which is told from other matrices once its values are known.
     _target_checks = {"multi_output": True}
 
-    def _encode_target(self, y, loss):
+    def partial_fit(self, X, y, classes=None):
+        """Train for one epoch on X and y, going on where the last call ended.
+
+        The optimizer's state and the schedule's clock go on, too; after `fit`, after unpickling and after a change of the
+        optimizer they start anew. Nothing is set aside for `early_stopping`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+
+        classes : array-like of shape (n_classes,), default=None
+            All classes that any call will bring; for an indicator matrix the columns' numbers. The first call needs them,
+            later calls may leave them out.
+
+        Returns
+        -------
+        self : object
+        """
+        continues = self.__sklearn_is_fitted__()
+        if classes is None and not continues:
+            raise ValueError("classes must be given on the first call of partial_fit: y may not have all of them.")
+        classes = None if classes is None else np.unique(classes)
+        if continues and classes is not None and not np.array_equal(classes, self.classes_):
+            raise ValueError(f"classes={classes.tolist()} are not those of the previous call, {self.classes_.tolist()}.")
+        return self._train(X, y, continues=continues, n_epochs=1, classes=classes)
+
+    def _encode_target(self, y, loss, continues, classes):
         check_classification_targets(y)
-        continues = self.warm_start and hasattr(self, "_network")
-        if type_of_target(y, input_name="y") == "multilabel-indicator":
-            return self._encode_labels(y, continues)
-        y = column_or_1d(y, warn=True)
-        classes, encoded = np.unique(y, return_inverse=True)
-        if len(classes) < 2:
-            raise ValueError(
-                f"{type(self).__name__} needs samples of at least 2 classes, but y has only one class: {classes.tolist()[0]!r}."
-            )
-        if continues:
-            self._check_known(classes, is_multilabel=False)
-            encoded = np.searchsorted(self.classes_, y)
+        is_multilabel = type_of_target(y, input_name="y") == "multilabel-indicator"
+        if is_multilabel:
+            encoded = (y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)).astype(np.float64)
+            present = np.arange(y.shape[1])
         else:
-            self.classes_, self._is_multilabel = classes, False
-        n_classes = len(self.classes_)
-        return (encoded, BinaryCrossentropy(), 1) if n_classes == 2 else (encoded, CategoricalCrossentropy(), n_classes)
-
-    def _encode_labels(self, y, continues):
-        """Encode an indicator matrix, one output a label."""
-        y = (y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)).astype(np.float64)
-        labels = np.arange(y.shape[1])
-        if continues:
-            self._check_known(labels, is_multilabel=True)
-        else:
-            self.classes_, self._is_multilabel = labels, True
-        return y, MultilabelCrossentropy(), y.shape[1]
-
-    def _check_known(self, classes, is_multilabel):
-        """Refuse to go on with other classes than the network was made for."""
-        unknown = np.setdiff1d(classes, self.classes_)
-        if len(unknown) or is_multilabel != self._is_multilabel:
+            y = column_or_1d(y, warn=True)
+            present, encoded = np.unique(y, return_inverse=True)
+        known = self.classes_ if continues else classes
+        if known is None:
+            known = present
+        elif len(np.setdiff1d(present, known)) or (continues and is_multilabel != self._is_multilabel):
             kinds = "classes", "labels of an indicator matrix"
+            before = self._is_multilabel if continues else is_multilabel
             raise ValueError(
-                f"warm_start=True goes on with the {kinds[self._is_multilabel]} of the previous fit, {self.classes_.tolist()}. "
-                f"y has the {kinds[is_multilabel]} {classes.tolist()}."
+                f"Training goes on with the {kinds[before]} of the previous fit, or those given as classes, {known.tolist()}. "
+                f"y has the {kinds[is_multilabel]} {present.tolist()}."
             )
+        elif not is_multilabel:
+            encoded = np.searchsorted(known, y)
+        if not is_multilabel and len(known) < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs samples of at least 2 classes, but y has only one class: {known.tolist()[0]!r}."
+            )
+        self.classes_, self._is_multilabel = known, is_multilabel
+        if is_multilabel:
+            return encoded, MultilabelCrossentropy(), len(known)
+        n_classes = len(known)
+        return (encoded, BinaryCrossentropy(), 1) if n_classes == 2 else (encoded, CategoricalCrossentropy(), n_classes)
 
     def _score_outputs(self, loss, outputs, y):
         if self._is_multilabel:

@@ -138,14 +138,32 @@ class MLPDeepRegressor(RegressorMixin, BaseMLPDeep):
     def _resolve_loss(self):
         return resolve_regression_loss(self.loss)
 
-    def _encode_target(self, y, loss):
+    def partial_fit(self, X, y):
+        """Train for one epoch on X and y, going on where the last call ended.
+
+        The optimizer's state and the schedule's clock go on, too; after `fit`, after unpickling and after a change of the
+        optimizer they start anew. Targets are standardised as the first call found them. Nothing is set aside for
+        `early_stopping`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+
+        Returns
+        -------
+        self : object
+        """
+        return self._train(X, y, continues=self.__sklearn_is_fitted__(), n_epochs=1)
+
+    def _encode_target(self, y, loss, continues, classes):
         y = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         loss.check(y)
-        if self.warm_start and hasattr(self, "_network"):
+        if continues:
             if y.shape[1] != len(self.target_mean_):
                 raise ValueError(
-                    f"warm_start=True goes on with the targets of the previous fit, of which there were "
-                    f"{len(self.target_mean_)}. y has {y.shape[1]}."
+                    "Training goes on (warm_start=True or partial_fit) with the targets of the previous call, of which there "
+                    f"were {len(self.target_mean_)}. y has {y.shape[1]}."
                 )
         elif self.standardize_target and loss.allows_scaling:
             scale = y.std(axis=0)

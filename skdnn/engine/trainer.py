@@ -48,19 +48,24 @@ class Trainer:
     update : Update
     loss : Loss
     batch_size : int
+
+    Attributes
+    ----------
+    batch_size : int
+        May change between epochs.
     """
 
     def __init__(self, network, update, loss, batch_size):
         self._network = network
         self._update = update
         self._loss = loss
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._smallest = 2 if network.plans[0].uses_batch_norm else 1
         self._chunks = {}
 
     def n_updates(self, n_rows):
         """Return how many updates an epoch of `n_rows` rows makes."""
-        return sum(n_batches for n_batches, _ in split_into_batches(n_rows, self._batch_size, self._smallest))
+        return sum(n_batches for n_batches, _ in split_into_batches(n_rows, self.batch_size, self._smallest))
 
     def run_epoch(self, X, y, order, rates, watcher=None):
         """Train on every row of `order` once.
@@ -91,7 +96,7 @@ class Trainer:
         rates = iter(rates)
         start = 0
         with torch.inference_mode():
-            for n_batches, size in split_into_batches(n_rows, self._batch_size, self._smallest):
+            for n_batches, size in split_into_batches(n_rows, self.batch_size, self._smallest):
                 chunk = self._chunk(n_batches, size, X.shape[1], has_own_batches=order.dim() == 2)
                 while n_batches:
                     count = min(n_batches, chunk.n_batches)

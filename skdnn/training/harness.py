@@ -21,6 +21,8 @@ _HOPELESS = 100.0
 class Session:
     """A network in training: what the harness needs for an epoch, and drops when the fit is over.
 
+    A stream of fits (``partial_fit``) keeps it: the optimizer's state and the schedule's clock go on.
+
     Parameters
     ----------
     plan : TrainingPlan
@@ -44,29 +46,33 @@ class Session:
         self._update = Update(self.network, [plan.update])
         self._trainer = Trainer(self.network, self._update, plan.loss, plan.batch_size)
         self._order = torch.Generator().manual_seed(plan.seeds.order)
-        self.n_training_rows = len(data.training_rows)
-        self.updates_per_epoch = self._trainer.n_updates(self.n_training_rows)
+        self.n_epochs = self.n_samples = 0
 
-    def rates(self, epoch, n_plateaus):
-        """Return the learning rate of each update of an epoch (counted from 0)."""
+    def feed(self, plan, data):
+        """Go on with other data, and a plan that has the same network and update."""
+        self.plan, self.data = plan, data
+        self._trainer.batch_size = plan.batch_size
+
+    def rates(self, n_plateaus):
+        """Return the learning rate of each update of the next epoch."""
         plan = self.plan
-        first = epoch * self.updates_per_epoch
-        n_moments = self.updates_per_epoch if plan.schedule.interval == "update" else 1
+        n_updates = self._trainer.n_updates(len(self.data.training_rows))
+        n_moments = n_updates if plan.schedule.interval == "update" else 1
         rates = [
             plan.learning_rate_init
             * plan.schedule.factor(
                 Moment(
-                    epoch=epoch,
-                    update=first + i,
-                    updates_per_epoch=self.updates_per_epoch,
+                    epoch=self.n_epochs,
+                    update=self._update.n_updates + i,
+                    updates_per_epoch=n_updates,
                     max_iter=plan.max_iter,
-                    n_samples=epoch * self.n_training_rows,
+                    n_samples=self.n_samples,
                     n_plateaus=n_plateaus,
                 )
             )
             for i in range(n_moments)
         ]
-        return rates if n_moments > 1 else rates * self.updates_per_epoch
+        return rates if n_moments > 1 else rates * n_updates
 
     def train(self, rates, watcher=None):
         """Run an epoch of updates and return its mean loss, the penalty after it, and whether all is finite."""
@@ -74,6 +80,8 @@ class Session:
         if self.plan.shuffle:
             rows = rows[torch.randperm(len(rows), generator=self._order)]
         loss = self._trainer.run_epoch(self.data.X, self.data.y, rows.to(self.data.X.device), rates, watcher)
+        self.n_epochs += 1
+        self.n_samples += len(rows)
         with torch.inference_mode():
             size = self.network.parameters.norms(self.network.parameters.data)
             loss, penalty, size = torch.cat([loss, self.network.penalty(), size]).tolist()
@@ -163,8 +171,13 @@ class TrainingNet(NeuralNet):
             super().initialize_history()
         return self
 
-    def train(self):
+    def train(self, n_epochs=None):
         """Run the session's plan, leave its network with the weights to keep, and release the rest.
+
+        Parameters
+        ----------
+        n_epochs : int, default=None
+            Epochs at most, by default the plan's ``max_iter``.
 
         Returns
         -------
@@ -176,25 +189,25 @@ class TrainingNet(NeuralNet):
             As it came; the network has the best weights so far, and `outcome_` says which.
         """
         session = self.session
-        plan = session.plan
-        self._monitor = ProgressMonitor(plan.tol, plan.n_iter_no_change, session.data.validation_rows is not None)
+        plan, data = session.plan, session.data
+        self._monitor = ProgressMonitor(plan.tol, plan.n_iter_no_change, data.validation_rows is not None)
         self._best = initial = session.network.snapshot()
-        self._reason = "max_iter"
+        self._reason = "max_iter" if n_epochs is None else "paused"
         self._n_epochs, n_epochs_before = 0, len(self.history or ())
         with compute_policy(plan.network.n_products * plan.batch_size, plan.dtype, plan.device):
             try:
                 self.initialize()
-                self.notify("on_train_begin", X=session.data.X, y=session.data.y)
-                self.fit_loop(session.data.X, session.data.y, plan.max_iter)
+                self.notify("on_train_begin", X=data.X, y=data.y)
+                self.fit_loop(data.X, data.y, n_epochs or plan.max_iter)
             except KeyboardInterrupt:
                 self._reason = "interrupted"
                 raise
             finally:
                 del (self.history or [])[n_epochs_before + self._n_epochs :]  # the row of an epoch that was cut short
                 self.outcome_ = self._conclude(session, initial)
-                self.session = self._best = None
+                self.session = self._best = session.data = None
                 self.module.zero_grad(set_to_none=True)
-            self.notify("on_train_end", X=session.data.X, y=session.data.y)
+            self.notify("on_train_end", X=data.X, y=data.y)
         self._warn(plan)
         return self.outcome_
 
@@ -211,7 +224,8 @@ class TrainingNet(NeuralNet):
             n_epochs=self._n_epochs,
             best_epoch=best_epoch,
             best_value=self._monitor.best_value,
-            n_samples=self._n_epochs * session.n_training_rows,
+            n_samples=self._n_epochs * len(session.data.training_rows),
+            is_validated=session.data.validation_rows is not None,
             reason=self._reason,
         )
 
@@ -222,7 +236,7 @@ class TrainingNet(NeuralNet):
         n_plateaus = 0
         for epoch in range(epochs):
             self.notify("on_epoch_begin", **datasets)
-            self._rates = session.rates(epoch, n_plateaus)
+            self._rates = session.rates(n_plateaus)
             self.run_single_epoch(None, training=True, prefix="train", step_fn=None)
             if self._reason != "diverged" and session.data.validation_rows is not None:
                 self.run_single_epoch(None, training=False, prefix="valid", step_fn=None)

@@ -103,11 +103,15 @@ class Outcome:
         That value: the validation score where there are validation rows, else the training loss.
     n_samples : int
         Training rows seen.
-    reason : {"max_iter", "no_progress", "diverged", "interrupted"}
+    is_validated : bool
+        Whether there were validation rows.
+    reason : {"max_iter", "paused", "no_progress", "diverged", "interrupted"}
+        "paused" after the epochs that were asked for, where these are not all.
     """
 
     n_epochs: int
     best_epoch: int
     best_value: float
     n_samples: int
+    is_validated: bool
     reason: str
