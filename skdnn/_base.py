@@ -1,6 +1,7 @@
 """The one `__init__` and `fit` of all estimators: validate, resolve, plan, train, store."""
 
 from abc import ABCMeta, abstractmethod
+from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 
@@ -223,10 +224,10 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         plan = self._plan(techniques, network, loss, len(rows[0]), X.dtype, device, seeds, continues)
         session = self._session if is_stream and continues else None
         if session is not None and session.plan.network == plan.network and session.plan.update == plan.update:
-            dtype = session.network.dtype
-            session.feed(plan, TrainingData(to_tensor(X).to(device, dtype), to_tensor(y).to(device), *rows))
+            plan = replace(plan, dtype=session.network.dtype)
+            session.feed(plan, self._data(X, y, rows, plan, is_stream))
         else:
-            data = TrainingData(to_tensor(X).to(device, plan.dtype), to_tensor(y).to(device), *rows)
+            data = self._data(X, y, rows, plan, is_stream)
             session = Session(plan, data, self._network.snapshot() if continues else None)
         net = self._make_net(session, techniques.callbacks, History(self.history_) if continues else None)
         try:
@@ -243,6 +244,16 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         if self.dtype == "auto" and device.type == "cpu":
             return [np.float64, np.float32]
         return np.float64 if self.dtype == "float64" else np.float32
+
+    def _data(self, X, y, rows, plan, is_stream):
+        """Hand the arrays over as tensors on the plan's device."""
+        weights = self._target_weights(y, rows[0].numpy(), is_stream)
+        weights = None if weights is None else torch.from_numpy(weights).to(plan.device, plan.dtype)
+        return TrainingData(to_tensor(X).to(plan.device, plan.dtype), to_tensor(y).to(plan.device), *rows, weights)
+
+    def _target_weights(self, y, training_rows, is_stream):
+        """Return weights of shape (n_samples, 1) or (n_samples, n_outputs) that belong to the targets, or None."""
+        return
 
     def _split(self, n_samples, y, seeds, is_stream):
         """Return the indices of training and validation rows, the latter None without early stopping or in a stream."""

@@ -1,5 +1,7 @@
 """The classifier."""
 
+from numbers import Real
+
 import numpy as np
 import scipy.sparse
 import torch
@@ -9,7 +11,9 @@ from sklearn.utils.validation import column_or_1d
 
 from skdnn._base import BaseMLPDeep
 from skdnn._docs import share_docstring
+from skdnn._validation import StrOptions
 from skdnn.components.losses import BinaryCrossentropy, CategoricalCrossentropy, MultilabelCrossentropy
+from skdnn.exceptions import InvalidParameterError
 
 
 @share_docstring
@@ -24,6 +28,11 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
     Parameters
     ----------
     {parameters}
+
+    class_weight : dict, "balanced", list of dict or None, default=None
+        What rows of each class count in the loss, as a dict from labels to weights in [0.0, inf); a class that is left out
+        counts 1. "balanced" gives all classes the same sum of weights. For multilabel targets a list with a dict from 0 and 1
+        for each label, or "balanced". Weights are scaled to mean 1 over the training rows.
 
     Attributes
     ----------
@@ -62,8 +71,72 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
     True
     """
 
+    _parameter_constraints = {
+        **BaseMLPDeep._parameter_constraints,
+        "class_weight": [None, dict, list, StrOptions({"balanced"})],
+    }
+
     # y may be an indicator matrix, which is told from other matrices once its values are known.
     _target_checks = {"multi_output": True}
+
+    def __init__(
+        self,
+        hidden_layer_sizes=(100,),
+        activation="relu",
+        *,
+        initializer="auto",
+        batch_norm=False,
+        dropout=0.0,
+        input_dropout=0.0,
+        regularizer=None,
+        max_norm=None,
+        optimizer="adam",
+        learning_rate_init=0.001,
+        learning_rate="constant",
+        gradient_clipping=None,
+        batch_size="auto",
+        max_iter=200,
+        shuffle=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        class_weight=None,
+        warm_start=False,
+        device="auto",
+        dtype="auto",
+        callbacks=None,
+        random_state=None,
+        verbose=False,
+    ):
+        super().__init__(
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            initializer=initializer,
+            batch_norm=batch_norm,
+            dropout=dropout,
+            input_dropout=input_dropout,
+            regularizer=regularizer,
+            max_norm=max_norm,
+            optimizer=optimizer,
+            learning_rate_init=learning_rate_init,
+            learning_rate=learning_rate,
+            gradient_clipping=gradient_clipping,
+            batch_size=batch_size,
+            max_iter=max_iter,
+            shuffle=shuffle,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            warm_start=warm_start,
+            device=device,
+            dtype=dtype,
+            callbacks=callbacks,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
 
     def partial_fit(self, X, y, classes=None):
         """Train for one epoch on X and y, going on where the last call ended.
@@ -123,6 +196,25 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
             return encoded, MultilabelCrossentropy(), len(known)
         n_classes = len(known)
         return (encoded, BinaryCrossentropy(), 1) if n_classes == 2 else (encoded, CategoricalCrossentropy(), n_classes)
+
+    def _target_weights(self, y, training_rows, is_stream):
+        if self.class_weight is None:
+            return None
+        if self._is_multilabel != isinstance(self.class_weight, list) and self.class_weight != "balanced":
+            raise InvalidParameterError(
+                "class_weight must be 'balanced', a dict from classes to weights, or for multilabel targets a list with a dict "
+                f"from 0 and 1 for each label. Got {self.class_weight!r}."
+            )
+        if not self._is_multilabel:
+            return _weigh(self.class_weight, self.classes_, y, training_rows, is_stream)[:, np.newaxis]
+        n_labels = len(self.classes_)
+        each = [self.class_weight] * n_labels if self.class_weight == "balanced" else self.class_weight
+        if len(each) != n_labels:
+            raise InvalidParameterError(f"class_weight has {len(each)} entries, but y has {n_labels} labels.")
+        columns = [
+            _weigh(weight, np.arange(2), y[:, k].astype(np.intp), training_rows, is_stream) for k, weight in enumerate(each)
+        ]
+        return np.column_stack(columns)
 
     def _score_outputs(self, loss, outputs, y):
         if self._is_multilabel:
@@ -212,3 +304,40 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
 def _class_indices(outputs):
     """The class with the greatest output; of one output, the second class where it is positive."""
     return (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
+
+
+def _weigh(class_weight, classes, y, training_rows, is_stream):
+    """Return the weight of each row by its class.
+
+    The weights have mean 1 over all training rows, not over a batch: a batch of a class that hardly counts must hardly move
+    the network. A stream does not know its rows beforehand: there the classes' weights themselves have mean 1.
+
+    Parameters
+    ----------
+    class_weight : dict or "balanced"
+    classes : ndarray of shape (n_classes,)
+    y : ndarray of shape (n_samples,)
+        Indices of classes.
+    training_rows : ndarray of int
+    is_stream : bool
+    """
+    if is_stream and not isinstance(class_weight, dict):
+        raise InvalidParameterError(
+            "class_weight='balanced' needs to see all rows, which partial_fit does not. Pass a dict of weights, for example of "
+            "sklearn.utils.class_weight.compute_class_weight('balanced', classes=..., y=...)."
+        )
+    if isinstance(class_weight, dict):
+        unknown = [label for label in class_weight if label not in classes]
+        if unknown or not all(isinstance(weight, Real) and 0 <= weight < np.inf for weight in class_weight.values()):
+            raise InvalidParameterError(
+                f"class_weight must give weights in [0.0, inf) to classes of {classes.tolist()}. Got {class_weight!r}."
+            )
+        of_class = np.array([float(class_weight.get(label, 1.0)) for label in classes.tolist()])
+    else:
+        counts = np.bincount(y[training_rows], minlength=len(classes))
+        of_class = counts.sum() / (len(classes) * np.maximum(counts, 1))
+    weights = of_class[y]
+    mean = of_class.mean() if is_stream else weights[training_rows].mean()
+    if mean <= 0:
+        raise InvalidParameterError(f"class_weight={class_weight!r} gives no training row a weight above 0.")
+    return weights / mean

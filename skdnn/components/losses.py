@@ -39,8 +39,8 @@ class Loss(Component):
         y : Tensor of shape (..., n_rows) or (..., n_rows, n_targets)
             Class indices, or a number a target.
         n_outputs : int
-        row_weight : float
-            The weight of each row in its batch's loss, 1 / n_rows of a batch.
+        row_weight : float or Tensor of shape (..., n_rows, 1) or (..., n_rows, n_outputs)
+            What each row counts in its batch's loss: 1 / n_rows, times its weight if it has one.
         dtype : torch.dtype
 
         Returns

@@ -67,7 +67,7 @@ class Trainer:
         """Return how many updates an epoch of `n_rows` rows makes."""
         return sum(n_batches for n_batches, _ in split_into_batches(n_rows, self.batch_size, self._smallest))
 
-    def run_epoch(self, X, y, order, rates, watcher=None):
+    def run_epoch(self, X, y, order, rates, weights=None, watcher=None):
         """Train on every row of `order` once.
 
         Nothing waits for the device: read the result when it is needed.
@@ -80,6 +80,8 @@ class Trainer:
             Indices of the rows to train on, in their order; one a network where they see different batches.
         rates : sequence of float or of Tensor of shape (n_networks,)
             The learning rate of each update. A rate that moves is another tensor: one that is changed in place goes unnoticed.
+        weights : Tensor of shape (n_samples, 1) or (n_samples, n_outputs), default=None
+            What a row, or each output of a row, counts in the mean loss of its batch; 1 by default.
         watcher : object, default=None
             Told of every batch: ``batch_begins(x, y)``, ``gradient_is_ready(x, y)`` before the update and
             ``batch_ends(x, y, outputs, loss)`` after it.
@@ -97,22 +99,23 @@ class Trainer:
         start = 0
         with torch.inference_mode():
             for n_batches, size in split_into_batches(n_rows, self.batch_size, self._smallest):
-                chunk = self._chunk(n_batches, size, X.shape[1], has_own_batches=order.dim() == 2)
+                chunk = self._chunk(n_batches, size, X.shape[1], order.dim() == 2, weights)
                 while n_batches:
                     count = min(n_batches, chunk.n_batches)
-                    chunk.fill(X, y, order[..., start : start + count * size], count)
+                    chunk.fill(X, y, weights, order[..., start : start + count * size], count)
                     self._train(chunk, count, rates, watcher)
                     total += chunk.losses(count).mul_(size)
                     start += count * size
                     n_batches -= count
             return total.div_(n_rows)
 
-    def _chunk(self, n_batches, size, n_features, has_own_batches):
+    def _chunk(self, n_batches, size, n_features, has_own_batches, weights):
         """The buffers and calls for batches of one size, made when the first of them comes."""
-        key = size, has_own_batches
+        n_weights = 0 if weights is None else weights.shape[1]
+        key = size, has_own_batches, n_weights
         if key not in self._chunks:
             n_batches = min(n_batches, _CHUNK_BATCHES, max(1, _CHUNK_ELEMENTS // (size * n_features)))
-            self._chunks[key] = _Chunk(self._network, self._loss, n_batches, size, n_features, has_own_batches)
+            self._chunks[key] = _Chunk(self._network, self._loss, n_batches, size, n_features, has_own_batches, n_weights)
         return self._chunks[key]
 
     def _train(self, chunk, count, rates, watcher):
@@ -144,6 +147,8 @@ class _Chunk:
     n_batches, size, n_features : int
     has_own_batches : bool
         Whether each network sees batches of its own.
+    n_weights : int
+        Weights of a row: 0 for none, 1, or one an output.
 
     Attributes
     ----------
@@ -156,11 +161,10 @@ class _Chunk:
         For each batch, the calls from its rows to the gradient.
     """
 
-    def __init__(self, network, loss, n_batches, size, n_features, has_own_batches):
+    def __init__(self, network, loss, n_batches, size, n_features, has_own_batches, n_weights):
         self.n_batches = n_batches
         self._loss = loss
         self._size = size
-        self._weight = 1.0 / size
         self._leading = () if network.n_networks == 1 else (network.n_networks,)
         self._own = self._leading if has_own_batches else ()
         self._shared = self._own if has_own_batches or not self._leading else (1,)
@@ -170,23 +174,34 @@ class _Chunk:
             self.outputs = empty(n_batches, *self._leading, size, network.n_outputs)
             self._targets = empty(n_batches, *self._shared, size, network.n_outputs)
             output_gradient = empty(*self._leading, size, network.n_outputs)
+            self._weights = empty(n_batches, *self._shared, size, n_weights) if n_weights else None
         self._draw_masks = network.reserve_masks(n_batches, size)
         self.programs = [
-            network.record(x, output, output_gradient, partial(loss.gradient, output, target, self._weight, output_gradient))
-            for x, output, target in zip(self.x, self.outputs, self._targets, strict=True)
+            network.record(
+                x, output, output_gradient, partial(loss.gradient, output, target, self._weights_of(i), output_gradient)
+            )
+            for i, (x, output, target) in enumerate(zip(self.x, self.outputs, self._targets, strict=True))
         ]
 
-    def fill(self, X, y, rows, count):
+    def _weights_of(self, batches):
+        """What each row counts in the loss of its batch: one number, or a tensor that broadcasts against the outputs."""
+        return 1.0 / self._size if self._weights is None else self._weights[batches]
+
+    def fill(self, X, y, weights, rows, count):
         """Gather the rows of the next `count` batches, and draw what is random about them."""
         if self._own:
             rows = rows.view(-1, count, self._size).transpose(0, 1).reshape(-1)
         torch.index_select(X, 0, rows, out=self.x[:count].view(-1, X.shape[1]))
         self.y = y[rows].view(count, *self._shared, self._size, *y.shape[1:])
-        self._targets[:count] = self._loss.prepare(self.y, self.outputs.shape[-1], self._weight, self.x.dtype)
+        if weights is not None:
+            torch.div(weights[rows].view(self._weights[:count].shape), self._size, out=self._weights[:count])
+        weight = self._weights_of(slice(count))
+        self._targets[:count] = self._loss.prepare(self.y, self.outputs.shape[-1], weight, self.x.dtype)
         for draw in self._draw_masks:
             draw(count)
 
     def losses(self, count, first=0):
         """Return the sum of the batches' losses, a tensor of shape (n_networks,)."""
         batches = slice(first, first + count)
-        return self._loss.value(self.outputs[batches], self._targets[batches], self._weight).view(count, -1).sum(0)
+        losses = self._loss.value(self.outputs[batches], self._targets[batches], self._weights_of(batches))
+        return losses.view(count, -1).sum(0)

@@ -79,7 +79,8 @@ class Session:
         rows = self.data.training_rows
         if self.plan.shuffle:
             rows = rows[torch.randperm(len(rows), generator=self._order)]
-        loss = self._trainer.run_epoch(self.data.X, self.data.y, rows.to(self.data.X.device), rates, watcher)
+        data = self.data
+        loss = self._trainer.run_epoch(data.X, data.y, rows.to(data.X.device), rates, data.weights, watcher)
         self.n_epochs += 1
         self.n_samples += len(rows)
         with torch.inference_mode():
@@ -97,7 +98,7 @@ class Session:
         y = data.y[data.validation_rows]
         outputs = self.network.predict(data.X[data.validation_rows]).to(y.device)
         with torch.inference_mode():
-            weight = 1.0 / len(y)
+            weight = 1.0 / len(y) if data.weights is None else data.weights[data.validation_rows] / len(y)
             targets = plan.loss.prepare(y, self.network.n_outputs, weight, plan.dtype)
             return plan.loss.value(outputs, targets, weight).item(), plan.score(outputs, y)
 

@@ -81,12 +81,15 @@ class TrainingData:
     y : Tensor of shape (n_samples,)
     training_rows : Tensor of shape (n_training_rows,)
     validation_rows : Tensor of shape (n_validation_rows,) or None
+    weights : Tensor of shape (n_samples, 1) or (n_samples, n_outputs) or None
+        What a row, or each output of a row, counts in the loss; of mean 1 over the training rows.
     """
 
     X: torch.Tensor
     y: torch.Tensor
     training_rows: torch.Tensor
     validation_rows: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
