@@ -1,6 +1,7 @@
 """The one `__init__` and `fit` of all estimators: validate, resolve, plan, train, store."""
 
 from abc import ABCMeta, abstractmethod
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
@@ -8,18 +9,31 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 from skorch.history import History
 
 from skdnn._data import draw_seeds, seed_sequence, split_rows, to_tensor
+from skdnn._fitted import FittedNetworkMixin
 from skdnn._resolution import Techniques, resolve_device, resolve_dtype
 from skdnn._validation import Interval, Options, StrOptions, validate_parameter_constraints
 from skdnn.engine import build_module
 from skdnn.exceptions import InvalidParameterError
-from skdnn.training import Seeds, Session, TrainingData, TrainingNet, TrainingPlan, compute_policy
+from skdnn.training import Seeds, Session, TrainingData, TrainingNet, TrainingPlan
 
 
-class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
+@contextmanager
+def _unchanged_on_error(estimator):
+    """Take back what a call has set on the estimator if it fails: the fitted network goes with what was learned beside it."""
+    before = vars(estimator).copy()
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
     """What classifier and regressor share. A subclass encodes targets, names the loss and scores outputs."""
 
     # Parameters that take names, objects or lists are checked where they are resolved.
@@ -163,9 +177,7 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
     def _score_outputs(self, loss, outputs, y):
         """Return the validation score of the output layer's values, a float; greater is better."""
 
-    # fit ---------------------------------------------------------------------------------------------------------------
-
-    def fit(self, X, y):
+    def fit(self, X, y, X_val=None, y_val=None):
         """Train on X and y, from new weights unless ``warm_start=True``.
 
         Parameters
@@ -177,6 +189,14 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
 
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Targets.
+
+        X_val : array-like of shape (n_validation_samples, n_features), default=None
+            Rows to validate with instead of those that `early_stopping` would set aside: their score decides when to stop,
+            and which epoch's weights are kept. In a pipeline they are transformed like X with
+            ``Pipeline(..., transform_input=["X_val"])`` and metadata routing.
+
+        y_val : array-like of shape (n_validation_samples,) or (n_validation_samples, n_targets), default=None
+            Their targets; given exactly if `X_val` is.
 
         Returns
         -------
@@ -190,9 +210,13 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         KeyboardInterrupt
             Ctrl-C goes on to the caller. The estimator is then fitted with the best weights so far, if an epoch was over.
         """
-        return self._train(X, y, continues=self.warm_start and self.__sklearn_is_fitted__())
+        if (X_val is None) != (y_val is None):
+            raise ValueError("X_val and y_val must be given together.")
+        self._check_parameters()
+        validation = None if X_val is None else (X_val, y_val)
+        return self._train(X, y, continues=self.warm_start and self.__sklearn_is_fitted__(), validation=validation)
 
-    def _train(self, X, y, *, continues, n_epochs=None, classes=None):
+    def _train(self, X, y, *, continues, validation=None, n_epochs=None, classes=None):
         """Check everything, train and store.
 
         Parameters
@@ -200,14 +224,27 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
         X, y : as of `fit`
         continues : bool
             Whether to go on with the fitted network.
+        validation : tuple of array-like, default=None
+            X and y to validate with.
         n_epochs : int, default=None
             Epochs of a stream of fits, whose optimizer and schedule go on; by default `max_iter` epochs of a fit of its own.
         classes : ndarray, default=None
             A classifier's classes, where they are not all in `y`.
         """
+        with _unchanged_on_error(self):
+            interrupt = self._train_and_store(X, y, continues, validation, n_epochs, classes)
+        if interrupt is not None:
+            raise interrupt
+        return self
+
+    def _check_parameters(self):
+        """Check what the table of constraints says of the parameters."""
         validate_parameter_constraints(
             self._parameter_constraints, self.get_params(deep=False), caller_name=type(self).__name__
         )
+
+    def _train_and_store(self, X, y, continues, validation, n_epochs, classes):
+        """Do as `_train` says; return the `KeyboardInterrupt` that ended training after an epoch, or None."""
         device = resolve_device(self.device)
         # All parameters are known to be good before anything that is learned from data is replaced.
         techniques, loss = Techniques(self), self._resolve_loss()
@@ -215,29 +252,35 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             self, X, y, order="C", dtype=self._input_dtypes(device), reset=not continues, **self._target_checks
         )
         y, loss, n_outputs = self._encode_target(y, loss, continues, classes)
+        if validation is not None:
+            X_val, y_val = validate_data(
+                self, *validation, order="C", dtype=self._input_dtypes(device), reset=False, **self._target_checks
+            )
+            validation = X_val, self._encode_target(y_val, loss, True, None)[0]
         network = techniques.plan_network(X.shape[1], n_outputs)
         if continues:
-            self._check_same_network(network)
+            self._check_same_network(network, loss)
         is_stream = n_epochs is not None
         seeds = seed_sequence(self.random_state)
-        rows = self._split(len(X), y, seeds, is_stream)
+        rows = self._split(len(X), y, seeds, is_split=self.early_stopping and validation is None and not is_stream)
         plan = self._plan(techniques, network, loss, len(rows[0]), X.dtype, device, seeds, continues)
         session = self._session if is_stream and continues else None
         if session is not None and session.plan.network == plan.network and session.plan.update == plan.update:
             plan = replace(plan, dtype=session.network.dtype)
-            session.feed(plan, self._data(X, y, rows, plan, is_stream))
+            session.feed(plan, self._data(X, y, rows, plan, is_stream, validation))
         else:
-            data = self._data(X, y, rows, plan, is_stream)
+            data = self._data(X, y, rows, plan, is_stream, validation)
             session = Session(plan, data, self._network.snapshot() if continues else None)
         net = self._make_net(session, techniques.callbacks, History(self.history_) if continues else None)
+        interrupt = None
         try:
             net.train(n_epochs)
-        except KeyboardInterrupt:
-            if net.outcome_.best_epoch:
-                self._store(net, session, continues, is_stream)
-            raise
+        except KeyboardInterrupt as error:
+            if not net.outcome_.best_epoch:
+                raise
+            interrupt = error
         self._store(net, session, continues, is_stream)
-        return self
+        return interrupt
 
     def _input_dtypes(self, device):
         """The dtypes that X may keep; the first is what others are converted to."""
@@ -245,19 +288,23 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             return [np.float64, np.float32]
         return np.float64 if self.dtype == "float64" else np.float32
 
-    def _data(self, X, y, rows, plan, is_stream):
+    def _data(self, X, y, rows, plan, is_stream, validation=None):
         """Hand the arrays over as tensors on the plan's device."""
         weights = self._target_weights(y, rows[0].numpy(), is_stream)
         weights = None if weights is None else torch.from_numpy(weights).to(plan.device, plan.dtype)
-        return TrainingData(to_tensor(X).to(plan.device, plan.dtype), to_tensor(y).to(plan.device), *rows, weights)
+        if validation is not None:
+            rows_val = torch.arange(len(validation[0])), None
+            validation = self._data(*validation, rows_val, plan, is_stream=False)
+        X, y = to_tensor(X).to(plan.device, plan.dtype), to_tensor(y).to(plan.device)
+        return TrainingData(X, y, *rows, weights, validation)
 
     def _target_weights(self, y, training_rows, is_stream):
         """Return weights of shape (n_samples, 1) or (n_samples, n_outputs) that belong to the targets, or None."""
         return
 
-    def _split(self, n_samples, y, seeds, is_stream):
-        """Return the indices of training and validation rows, the latter None without early stopping or in a stream."""
-        if is_stream or not self.early_stopping:
+    def _split(self, n_samples, y, seeds, is_split):
+        """Return the indices of training and validation rows, the latter None where all are trained on."""
+        if not is_split:
             return torch.arange(n_samples), None
         (seed,) = draw_seeds(seeds, 1)
         return split_rows(n_samples, y, self.validation_fraction, seed % 2**32)
@@ -291,8 +338,13 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             verbose=bool(self.verbose),
         )
 
-    def _check_same_network(self, plan):
-        """Refuse to go on with a network of another shape."""
+    def _check_same_network(self, plan, loss):
+        """Refuse to go on with a network of another shape, or whose outputs mean something else."""
+        if loss.out_activation != self.out_activation_:
+            raise InvalidParameterError(
+                f"warm_start=True and partial_fit go on with the fitted network, whose outputs are for the loss "
+                f"{self._fitted_loss!r} and mean something else to {loss!r}. Set warm_start=False to start anew."
+            )
         (before,) = self._network.plans
 
         def shape(network):
@@ -347,66 +399,3 @@ class BaseMLPDeep(BaseEstimator, metaclass=ABCMeta):
             self.best_loss_ = None
             self.validation_scores_ = [row.get("valid_score") for row in history]
             self.best_validation_score_ = outcome.best_value
-
-    # the fitted network ------------------------------------------------------------------------------------------------
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "_network")
-
-    def _outputs(self, X):
-        """Return the output layer's values for X, a tensor of shape (n_samples, n_outputs) on the CPU."""
-        check_is_fitted(self)
-        X = validate_data(self, X, order="C", dtype=[np.float64, np.float32], reset=False)
-        network = self._network
-        work = min(len(X), network.block_size) * network.plans[0].n_products
-        with compute_policy(work, network.dtype, network.device):
-            outputs = network.predict(to_tensor(X))
-        if not outputs.isfinite().all():
-            (row, *_) = torch.nonzero(~outputs.isfinite().all(1)).flatten().tolist()
-            raise ValueError(
-                f"Row {row} of X is beyond what the network can compute in {str(network.dtype).removeprefix('torch.')}: "
-                "its outputs are not finite. Scale the features, for example with StandardScaler."
-            )
-        return outputs
-
-    @property
-    def module_(self):
-        """The trained network, a `torch.nn.Sequential` in evaluation mode whose parameters are the estimator's own."""
-        self._check_has_network("module_")
-        if self._module is None:
-            self._module = build_module(self._network)
-        return self._module
-
-    @property
-    def net_(self):
-        """The `skorch.NeuralNet` that ran the training."""
-        self._check_has_network("net_")
-        if self._net is None:
-            criterion = self._fitted_loss.to_module()
-            net = TrainingNet(self.module_, criterion, history=self.history_, train_split=None, verbose=0)
-            self._net = net.initialize()
-        return self._net
-
-    @property
-    def coefs_(self):
-        """Kernels, a list of ndarray of shape (n_in, n_out), one a layer."""
-        self._check_has_network("coefs_")
-        return [module.weight.detach().T.cpu().numpy() for module in self.module_ if isinstance(module, torch.nn.Linear)]
-
-    @property
-    def intercepts_(self):
-        """Biases, a list of ndarray of shape (n_out,), one a layer."""
-        self._check_has_network("intercepts_")
-        return [module.bias.detach().cpu().numpy() for module in self.module_ if isinstance(module, torch.nn.Linear)]
-
-    def _check_has_network(self, name):
-        if not self.__sklearn_is_fitted__():
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r} before it is fitted.")
-
-    def __getstate__(self):
-        # Module and net hold the network's memory a second and a third time; both are made anew when they are asked for.
-        state = dict(super().__getstate__())
-        # The state of optimizers is not kept: training goes on with a new one.
-        if "_network" in state:
-            state["_module"] = state["_net"] = state["_session"] = None
-        return state

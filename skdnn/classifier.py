@@ -101,13 +101,13 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         validation_fraction=0.1,
         n_iter_no_change=10,
         tol=1e-4,
-        class_weight=None,
         warm_start=False,
         device="auto",
         dtype="auto",
         callbacks=None,
         random_state=None,
         verbose=False,
+        class_weight=None,
     ):
         super().__init__(
             hidden_layer_sizes=hidden_layer_sizes,
@@ -158,6 +158,7 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         -------
         self : object
         """
+        self._check_parameters()
         continues = self.__sklearn_is_fitted__()
         if classes is None and not continues:
             raise ValueError("classes must be given on the first call of partial_fit: y may not have all of them.")
@@ -171,6 +172,8 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         is_multilabel = type_of_target(y, input_name="y") == "multilabel-indicator"
         if is_multilabel:
             encoded = (y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)).astype(np.float64)
+            if not np.isin(encoded, (0.0, 1.0)).all():
+                raise ValueError(f"An indicator matrix y must hold 0 and 1 only, got {np.unique(encoded).tolist()}.")
             present = np.arange(y.shape[1])
         else:
             y = column_or_1d(y, warn=True)
@@ -178,7 +181,11 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         known = self.classes_ if continues else classes
         if known is None:
             known = present
-        elif len(np.setdiff1d(present, known)) or (continues and is_multilabel != self._is_multilabel):
+        elif (
+            len(np.setdiff1d(present, known))
+            or (is_multilabel and len(present) != len(known))
+            or (continues and is_multilabel != self._is_multilabel)
+        ):
             kinds = "classes", "labels of an indicator matrix"
             before = self._is_multilabel if continues else is_multilabel
             raise ValueError(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from sklearn.base import RegressorMixin
+from sklearn.base import RegressorMixin, clone
 from sklearn.metrics import d2_pinball_score, r2_score
 
 from skdnn._base import BaseMLPDeep
@@ -79,8 +79,6 @@ class MLPDeepRegressor(RegressorMixin, BaseMLPDeep):
         hidden_layer_sizes=(100,),
         activation="relu",
         *,
-        loss="squared_error",
-        standardize_target=True,
         initializer="auto",
         batch_norm=False,
         dropout=0.0,
@@ -104,6 +102,8 @@ class MLPDeepRegressor(RegressorMixin, BaseMLPDeep):
         callbacks=None,
         random_state=None,
         verbose=False,
+        loss="squared_error",
+        standardize_target=True,
     ):
         super().__init__(
             hidden_layer_sizes=hidden_layer_sizes,
@@ -136,7 +136,7 @@ class MLPDeepRegressor(RegressorMixin, BaseMLPDeep):
         self.standardize_target = standardize_target
 
     def _resolve_loss(self):
-        return resolve_regression_loss(self.loss)
+        return clone(resolve_regression_loss(self.loss))  # what is set on the parameter later must not change a fitted model
 
     def partial_fit(self, X, y):
         """Train for one epoch on X and y, going on where the last call ended.
@@ -154,6 +154,7 @@ class MLPDeepRegressor(RegressorMixin, BaseMLPDeep):
         -------
         self : object
         """
+        self._check_parameters()
         return self._train(X, y, continues=self.__sklearn_is_fitted__(), n_epochs=1)
 
     def _encode_target(self, y, loss, continues, classes):
@@ -179,11 +180,11 @@ class MLPDeepRegressor(RegressorMixin, BaseMLPDeep):
         if isinstance(loss, Quantile) and len(loss.levels) > 1:
             targets = loss.prepare(y, outputs.shape[1], 1.0, outputs.dtype)
             return -loss.value(outputs, targets, 1.0 / len(y)).item()
-        residual = (y - loss.predict(outputs)).double().square().sum(0)
-        spread = (y.double() - y.double().mean(0)).square().sum(0)
+        y, predicted = y.double(), loss.predict(outputs).double()
+        residual, spread = (y - predicted).square().sum(0), (y - y.mean(0)).square().sum(0)
         # As r2_score has it: a target that does not vary scores 1 if it is met, else 0.
-        scores = torch.where(spread > 0, 1.0 - residual / spread, (residual == 0).double())
-        return scores.mean().item()
+        is_met = torch.isclose(y, predicted).all(0).double()
+        return torch.where(y.amax(0) > y.amin(0), 1.0 - residual / spread, is_met).mean().item()
 
     def predict(self, X):
         """Predict the targets.

@@ -8,10 +8,10 @@ import re
 import pytest
 
 import skdnn
-from skdnn import MLPDeepClassifier, components
+from skdnn import MLPDeepClassifier, MLPDeepRegressor, components
 from skdnn._validation import Interval
 
-ESTIMATORS = [MLPDeepClassifier]
+ESTIMATORS = [MLPDeepClassifier, MLPDeepRegressor]
 COMPONENTS = [value for value in (getattr(components, name) for name in components.__all__) if inspect.isclass(value)]
 CLASSES = ESTIMATORS + COMPONENTS
 
@@ -122,7 +122,7 @@ def test_docstring_starts_with_one_sentence(cls):
     assert "." in first or (rest and rest[0].endswith("."))
 
 
-CATALOGUES = ["ACTIVATIONS", "INITIALIZERS", "OPTIMIZERS", "REGULARIZERS", "CONSTRAINTS", "SCHEDULES", "CLIPPINGS"]
+CATALOGUES = [name for name in components.__all__ if name.isupper() and isinstance(getattr(components, name), dict)]
 ENTRIES = {f"{table}[{name!r}]": type(make()) for table in CATALOGUES for name, make in getattr(components, table).items()}
 
 

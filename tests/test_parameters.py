@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.preprocessing import StandardScaler
 
-from skdnn import MLPDeepClassifier, components
+from skdnn import MLPDeepClassifier, MLPDeepRegressor, components
 from skdnn.components import (
     ELU,
     L1,
@@ -24,11 +24,14 @@ from skdnn.components import (
     Exponential,
     Glorot,
     He,
+    Huber,
     LeakyReLU,
     MaxNorm,
     Momentum,
     Normal,
     PiecewiseConstant,
+    Poisson,
+    Quantile,
     TorchOptimizer,
     Uniform,
     WarmUp,
@@ -46,6 +49,10 @@ CATALOGUES = {
     "optimizer": ("nesterow", "nesterov", components.OPTIMIZERS),
     "learning_rate": ("exponental", "exponential", components.SCHEDULES),
     "gradient_clipping": ("norn", "norm", components.CLIPPINGS),
+}
+CATALOGUES_OF = {
+    MLPDeepClassifier: CATALOGUES,
+    MLPDeepRegressor: CATALOGUES | {"loss": ("squared_eror", "squared_error", components.REGRESSION_LOSSES)},
 }
 
 # For each parameter, values that it cannot have: of a wrong type, out of range, and what looks right but is not.
@@ -113,6 +120,47 @@ BAD = {
     "random_state": ["seed", -1, 1.5, [1, 2]],
     "verbose": ["yes", -1, None, 1.5],
 }
+BAD_OF = {
+    MLPDeepClassifier: BAD
+    | {
+        "class_weight": [
+            "balance",
+            1.0,
+            True,
+            (1.0, 2.0),
+            {0: -1.0},
+            {0: np.nan},
+            {1: np.inf},
+            {0: "2"},
+            {2: 1.0},
+            {0: 0.0, 1: 0},
+            [{0: 1.0, 1: 2.0}],
+        ],
+    },
+    MLPDeepRegressor: BAD
+    | {
+        "loss": [
+            None,
+            1,
+            True,
+            Huber,
+            Adam(),
+            ["huber"],
+            Huber(0.0),
+            Huber(np.inf),
+            Huber("1"),
+            Quantile(0.0),
+            Quantile(1),
+            Quantile(()),
+            Quantile((0.5, 1.0)),
+            Quantile("0.5"),
+            components.RegressionLoss,
+            torch.nn.MSELoss(),
+            torch.nn.functional.mse_loss,
+        ],
+        "standardize_target": ["yes", 2, None, 1.0, StandardScaler()],
+    },
+}
 
 # Values at the edge of what is allowed, and unusual types of right values.
 GOOD = {
@@ -142,55 +190,83 @@ GOOD = {
     "random_state": [None, 0, 2**32 - 1, np.random.RandomState(0)],
     "verbose": [0, 1, True],
 }
+GOOD_OF = {
+    MLPDeepClassifier: GOOD | {"class_weight": [None, "balanced", {}, {0: 2}, {0: 0, 1: np.float32(0.5)}]},
+    MLPDeepRegressor: GOOD
+    | {
+        "loss": [
+            np.str_("huber"),
+            Huber(1),
+            Huber(np.float32(0.5)),
+            Poisson(),
+            Quantile(np.float32(0.5)),
+            Quantile([0.5]),
+            Quantile(np.array([0.1, 0.9])),
+        ],
+        "standardize_target": [False, np.True_],
+    },
+}
 
 
-def make(**params):
-    return MLPDeepClassifier(**{"hidden_layer_sizes": (5,), "max_iter": 1, "n_iter_no_change": 1, **params})
+def make(cls=MLPDeepClassifier, /, **params):
+    return cls(**{"hidden_layer_sizes": (5,), "max_iter": 1, "n_iter_no_change": 1, **params})
 
 
-def cases(table):
+def predictions(estimator):
+    return (estimator.predict_proba if isinstance(estimator, MLPDeepClassifier) else estimator.predict)(X)
+
+
+def cases(tables):
     return [
-        pytest.param(name, value, id=f"{name}-{name_of(repr(value))}") for name, values in table.items() for value in values
+        pytest.param(cls, name, value, id=f"{cls.__name__}-{name}-{name_of(repr(value))}")
+        for cls, table in tables.items()
+        for name, values in table.items()
+        for value in values
     ]
 
 
-def test_every_parameter_has_its_cases():
-    assert set(BAD) == set(GOOD) == set(MLPDeepClassifier().get_params(deep=False))
+@pytest.mark.parametrize("cls", BAD_OF)
+def test_every_parameter_has_its_cases(cls):
+    assert set(BAD_OF[cls]) == set(GOOD_OF[cls]) == set(cls().get_params(deep=False))
 
 
-@pytest.mark.parametrize(("name", "value"), cases(BAD))
-def test_bad_value_is_refused(name, value):
-    clf = make(**{name: value})  # __init__ only stores
+@pytest.mark.parametrize(("cls", "name", "value"), cases(BAD_OF))
+def test_bad_value_is_refused(cls, name, value):
+    estimator = make(cls, **{name: value})  # __init__ only stores
     with pytest.raises((ValueError, TypeError)) as caught:
-        clf.fit(X, Y)
+        estimator.fit(X, Y)
     message = str(caught.value)
     # A component's own parameter is named by the component: "The 'alpha' parameter of ELU must be ...".
     owner = type(value).__name__
     assert name in message or owner in message, message
     assert len(message) > 30
-    assert not hasattr(clf, "coefs_")
+    assert not hasattr(estimator, "coefs_")
 
 
-@pytest.mark.parametrize(("name", "value"), cases(GOOD))
+@pytest.mark.parametrize(("cls", "name", "value"), cases(GOOD_OF))
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_good_value_is_taken(name, value):
-    clf = make(**{name: value}).fit(X, Y)
-    assert np.isfinite(clf.predict_proba(X)).all()
-    assert clf.get_params(deep=False)[name] is value  # and left as it was given
+def test_good_value_is_taken(cls, name, value):
+    estimator = make(cls, **{name: value}).fit(X, Y)
+    assert np.isfinite(predictions(estimator)).all()
+    assert estimator.get_params(deep=False)[name] is value  # and left as it was given
 
 
-@pytest.mark.parametrize(("name", "catalogue"), CATALOGUES.items())
-def test_unknown_name_gets_the_nearest_one_and_all_others(name, catalogue):
+@pytest.mark.parametrize(
+    ("cls", "name", "catalogue"),
+    [(cls, name, catalogue) for cls, table in CATALOGUES_OF.items() for name, catalogue in table.items()],
+)
+def test_unknown_name_gets_the_nearest_one_and_all_others(cls, name, catalogue):
     wrong, nearest, table = catalogue
     with pytest.raises(ValueError, match=re.escape(f"{name}={wrong!r} is not known; did you mean {nearest!r}?")) as caught:
-        make(**{name: wrong}).fit(X, Y)
+        make(cls, **{name: wrong}).fit(X, Y)
     assert all(repr(known) in str(caught.value) for known in table)
 
 
-@pytest.mark.parametrize("name", CATALOGUES)
+@pytest.mark.parametrize("name", CATALOGUES_OF[MLPDeepRegressor])
 def test_name_with_nothing_near_is_refused_without_a_guess(name):
+    cls = MLPDeepClassifier if name in CATALOGUES else MLPDeepRegressor
     with pytest.raises(ValueError, match=f"{name}='qqqqqqqq' is not known. Known: '"):
-        make(**{name: "qqqqqqqq"}).fit(X, Y)
+        make(cls, **{name: "qqqqqqqq"}).fit(X, Y)
 
 
 @pytest.mark.parametrize(("wrong", "nearest"), [("ReLU", "relu"), ("Leaky-ReLU", "leaky_relu"), ("leaky relu", "leaky_relu")])
@@ -210,14 +286,16 @@ def test_other_spellings_of_a_name_are_understood_in_the_hint(wrong, nearest):
         ("learning_rate", Cosine),
         ("gradient_clipping", ClipNorm),
         ("batch_norm", BatchNorm),
+        ("loss", Huber),
     ],
 )
 def test_a_class_in_place_of_an_object_is_told_apart(name, cls):
+    estimator = make(MLPDeepRegressor, **{name: cls})
     with pytest.raises(ValueError, match=rf"{name}.*{cls.__name__}"):
-        make(**{name: cls}).fit(X, Y)
+        estimator.fit(X, Y)
     if name != "batch_norm":
         with pytest.raises(ValueError, match=rf"{name}={cls.__name__} is a class; pass an object of it: {cls.__name__}\(\)"):
-            make(**{name: cls}).fit(X, Y)
+            estimator.fit(X, Y)
 
 
 # one a layer --------------------------------------------------------------------------------------------------------------
@@ -289,13 +367,15 @@ def test_fitted_attributes_are_missing_before_fit():
             getattr(clf, name)
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, values[0]) for name, values in BAD.items()])
-def test_a_refused_parameter_leaves_the_fitted_network(name, value):
-    clf = make(random_state=0).fit(X, Y)
-    expected = clf.predict_proba(X)
+@pytest.mark.parametrize(
+    ("cls", "name", "value"), [(cls, name, values[0]) for cls, table in BAD_OF.items() for name, values in table.items()]
+)
+def test_a_refused_parameter_leaves_the_fitted_network(cls, name, value):
+    estimator = make(cls, random_state=0).fit(X, Y)
+    expected = predictions(estimator)
     with pytest.raises((ValueError, TypeError)):
-        clf.set_params(**{name: value}).fit(X + 1.0, Y[::-1])
-    np.testing.assert_array_equal(clf.predict_proba(X), expected)
+        estimator.set_params(**{name: value}).fit(X + 1.0, 3 * Y[::-1])
+    np.testing.assert_array_equal(predictions(estimator), expected)
 
 
 # batches of one row -------------------------------------------------------------------------------------------------------

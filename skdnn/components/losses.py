@@ -7,6 +7,7 @@ batch costs no more than its gradient. Rows are the last axis but one; leading a
 import math
 from numbers import Real
 
+import numpy as np
 import torch
 
 from skdnn._validation import Interval
@@ -56,7 +57,7 @@ class Loss(Component):
 
     def to_module(self):
         """Return the `torch.nn.Module` that computes the same loss from outputs and plain targets."""
-        raise NotImplementedError
+        return _LossModule(self)
 
     def value(self, outputs, targets, row_weight):
         """Return the weighted loss, summed over rows and outputs."""
@@ -65,6 +66,18 @@ class Loss(Component):
     def predict(self, outputs):
         """Return what the outputs predict, in the unit of the targets."""
         return outputs
+
+
+class _LossModule(torch.nn.Module):
+    """The mean loss of outputs and plain targets."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, outputs, y):
+        targets = self.loss.prepare(y, outputs.shape[-1], 1.0 / len(y), outputs.dtype)
+        return self.loss.value(outputs, targets, 1.0 / len(y))
 
 
 class CategoricalCrossentropy(Loss):
@@ -124,7 +137,10 @@ class MultilabelCrossentropy(BinaryCrossentropy):
         return n_outputs * math.log(2.0)
 
     def prepare(self, y, n_outputs, row_weight, dtype):
-        return y.to(dtype).mul_(row_weight) if y.dtype != dtype else y * row_weight
+        return y.to(dtype) * row_weight
+
+    def to_module(self):
+        return _LossModule(self)
 
 
 class RegressionLoss(Loss):
@@ -176,9 +192,6 @@ class SquaredError(RegressionLoss):
 
     def _height(self, residual):
         return residual.square() / 2
-
-    def to_module(self):
-        return torch.nn.MSELoss()
 
 
 class AbsoluteError(RegressionLoss):
@@ -266,9 +279,6 @@ class Poisson(RegressionLoss):
         if y.min() < 0 or y.max() <= 0:
             raise ValueError(f"loss='poisson' needs targets >= 0, not all of them 0, got values from {y.min()} to {y.max()}.")
 
-    def to_module(self):
-        return torch.nn.PoissonNLLLoss()
-
 
 class Quantile(RegressionLoss):
     """The pinball loss, ``max(q * (t - z), (q - 1) * (t - z))``; it predicts quantiles.
@@ -289,7 +299,7 @@ class Quantile(RegressionLoss):
     6
     """
 
-    _parameter_constraints = {"quantile": [Interval(Real, 0.0, 1.0, closed="neither"), "array-like"]}
+    _parameter_constraints = {"quantile": "no_validation"}
 
     def __init__(self, quantile=0.5):
         self.quantile = quantile
@@ -300,10 +310,15 @@ class Quantile(RegressionLoss):
         return [float(level) for level in ([self.quantile] if isinstance(self.quantile, Real) else self.quantile)]
 
     def validate(self):
-        super().validate()
-        given = [self.quantile] if isinstance(self.quantile, Real) else list(self.quantile)
+        is_sequence = isinstance(self.quantile, list | tuple) or (
+            isinstance(self.quantile, np.ndarray) and self.quantile.ndim == 1
+        )
+        given = list(self.quantile) if is_sequence else [self.quantile]
         if not given or not all(isinstance(level, Real) and 0.0 < level < 1.0 for level in given):
-            raise InvalidParameterError(f"quantile must be one or several numbers in (0.0, 1.0), got {self.quantile!r}.")
+            raise InvalidParameterError(
+                "The 'quantile' parameter of Quantile must be one or several numbers in (0.0, 1.0). "
+                f"Got {self.quantile!r} instead."
+            )
         return self
 
     def n_outputs(self, n_targets):
@@ -322,20 +337,6 @@ class Quantile(RegressionLoss):
     def _level_of_each(self, residual):
         """The level of each output: all levels of the first target, then of the second."""
         return residual.new_tensor(self.levels).repeat(residual.shape[-1] // len(self.levels))
-
-    def to_module(self):
-        return _Pinball(self)
-
-
-class _Pinball(torch.nn.Module):
-    """The mean pinball loss of outputs and plain targets."""
-
-    def __init__(self, loss):
-        super().__init__()
-        self.loss = loss
-
-    def forward(self, outputs, y):
-        return self.loss.value(outputs, self.loss.prepare(y, outputs.shape[-1], 1.0, outputs.dtype), 1.0 / len(y))
 
 
 REGRESSION_LOSSES = {

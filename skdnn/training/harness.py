@@ -94,11 +94,11 @@ class Session:
 
     def validate(self):
         """Return the loss and the score of the validation rows."""
-        data, plan = self.data, self.plan
-        y = data.y[data.validation_rows]
-        outputs = self.network.predict(data.X[data.validation_rows]).to(y.device)
+        plan = self.plan
+        X, y, weights = self.data.validation_part()
+        outputs = self.network.predict(X).to(y.device)
         with torch.inference_mode():
-            weight = 1.0 / len(y) if data.weights is None else data.weights[data.validation_rows] / len(y)
+            weight = 1.0 / len(y) if weights is None else weights / weights.mean(0) / len(y)
             targets = plan.loss.prepare(y, self.network.n_outputs, weight, plan.dtype)
             return plan.loss.value(outputs, targets, weight).item(), plan.score(outputs, y)
 
@@ -191,7 +191,7 @@ class TrainingNet(NeuralNet):
         """
         session = self.session
         plan, data = session.plan, session.data
-        self._monitor = ProgressMonitor(plan.tol, plan.n_iter_no_change, data.validation_rows is not None)
+        self._monitor = ProgressMonitor(plan.tol, plan.n_iter_no_change, data.is_validated)
         self._best = initial = session.network.snapshot()
         self._reason = "max_iter" if n_epochs is None else "paused"
         self._n_epochs, n_epochs_before = 0, len(self.history or ())
@@ -214,7 +214,7 @@ class TrainingNet(NeuralNet):
 
     def _conclude(self, session, initial):
         """Leave the weights to keep in the session's network and return the `Outcome`."""
-        if session.data.validation_rows is not None or self._reason in ("diverged", "interrupted"):
+        if session.data.is_validated or self._reason in ("diverged", "interrupted"):
             session.network.restore(self._best)
         best_epoch = self._monitor.best_epoch
         if self._has_gone_astray(session.plan) and not session.predicts():
@@ -226,7 +226,7 @@ class TrainingNet(NeuralNet):
             best_epoch=best_epoch,
             best_value=self._monitor.best_value,
             n_samples=self._n_epochs * len(session.data.training_rows),
-            is_validated=session.data.validation_rows is not None,
+            is_validated=session.data.is_validated,
             reason=self._reason,
         )
 
@@ -239,7 +239,7 @@ class TrainingNet(NeuralNet):
             self.notify("on_epoch_begin", **datasets)
             self._rates = session.rates(n_plateaus)
             self.run_single_epoch(None, training=True, prefix="train", step_fn=None)
-            if self._reason != "diverged" and session.data.validation_rows is not None:
+            if self._reason != "diverged" and session.data.is_validated:
                 self.run_single_epoch(None, training=False, prefix="valid", step_fn=None)
             self._n_epochs = epoch + 1
             if self._reason != "diverged" and self._monitor.record(self._monitored(), epoch + 1):
@@ -291,7 +291,7 @@ class TrainingNet(NeuralNet):
         return not self.history[-1]["base_loss"] <= _HOPELESS * guessing
 
     def _monitored(self):
-        return self.history[-1]["train_loss" if self.session.data.validation_rows is None else "valid_score"]
+        return self.history[-1]["valid_score" if self.session.data.is_validated else "train_loss"]
 
     def _print_epoch(self):
         row = self.history[-1]

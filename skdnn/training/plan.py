@@ -73,7 +73,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The rows of a fit, which are held once: both parts of a split are indices.
+    """The rows of a fit, which are held once: both parts of a split are indices. Validation data of its own come beside.
 
     Attributes
     ----------
@@ -83,6 +83,8 @@ class TrainingData:
     validation_rows : Tensor of shape (n_validation_rows,) or None
     weights : Tensor of shape (n_samples, 1) or (n_samples, n_outputs) or None
         What a row, or each output of a row, counts in the loss; of mean 1 over the training rows.
+    validation : TrainingData or None
+        Data to validate with, whose `training_rows` are all of its rows; given instead of `validation_rows`.
     """
 
     X: torch.Tensor
@@ -90,6 +92,19 @@ class TrainingData:
     training_rows: torch.Tensor
     validation_rows: torch.Tensor | None = None
     weights: torch.Tensor | None = None
+    validation: "TrainingData | None" = None
+
+    @property
+    def is_validated(self):
+        """Whether there is anything to validate with."""
+        return self.validation is not None or self.validation_rows is not None
+
+    def validation_part(self):
+        """Return X, y and weights (or None) of the rows to validate with."""
+        if self.validation is not None:
+            return self.validation.X, self.validation.y, self.validation.weights
+        rows = self.validation_rows
+        return self.X[rows], self.y[rows], None if self.weights is None else self.weights[rows]
 
 
 @dataclass(frozen=True)

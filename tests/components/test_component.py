@@ -22,6 +22,7 @@ from skdnn.components import (
     L1L2,
     L2,
     OPTIMIZERS,
+    REGRESSION_LOSSES,
     REGULARIZERS,
     SCHEDULES,
     SGD,
@@ -43,6 +44,7 @@ from skdnn.components import (
     Glorot,
     GradientClipping,
     He,
+    Huber,
     Initializer,
     InvScaling,
     LeakyReLU,
@@ -57,6 +59,8 @@ from skdnn.components import (
     Orthogonal,
     PiecewiseConstant,
     Power,
+    Quantile,
+    RegressionLoss,
     Regularizer,
     ReLU,
     RMSProp,
@@ -70,6 +74,7 @@ from skdnn.components.activations import resolve_activation
 from skdnn.components.clipping import resolve_clipping
 from skdnn.components.constraints import resolve_max_norm
 from skdnn.components.initializers import resolve_initializer
+from skdnn.components.losses import resolve_regression_loss
 from skdnn.components.normalization import resolve_batch_norm
 from skdnn.components.optimizers import resolve_optimizer
 from skdnn.components.regularizers import resolve_regularizer
@@ -91,6 +96,7 @@ CATALOGUES = {
     "gradient_clipping": (CLIPPINGS, GradientClipping, resolve_clipping, "values", "value"),
     "optimizer": (OPTIMIZERS, Optimizer, resolve_optimizer, "AdamW", "adamw"),
     "learning_rate": (SCHEDULES, Schedule, resolve_schedule, "one cycle", "one_cycle"),
+    "loss": (REGRESSION_LOSSES, RegressionLoss, resolve_regression_loss, "squared-error", "squared_error"),
 }
 DEFAULTS = [make() for table, *_ in CATALOGUES.values() for make in table.values()] + [BatchNorm()]
 
@@ -127,6 +133,8 @@ VARIED = [
     Cosine(0.1, per="epoch"),
     OneCycle(0.5, 0.1, 0.01),
     WarmUp(Cosine(final_factor=0.1), warmup_time=2, initial_factor=0.5, per="update"),
+    Huber(0.5),
+    Quantile((0.1, 0.5, 0.9)),
     BatchNorm(0.99, 1e-3, output=True),
 ]
 
@@ -172,6 +180,7 @@ RANGES = {
     (OneCycle, "final_factor"): "[0, 1]",
     (WarmUp, "warmup_time"): "int [1, inf)",
     (WarmUp, "initial_factor"): "[0, 1]",
+    (Huber, "delta"): "(0, inf)",
     (BatchNorm, "momentum"): "[0, 1)",
     (BatchNorm, "epsilon"): "(0, inf)",
 }
@@ -182,7 +191,7 @@ CHOICES = {
     (BatchNorm, "output"): {True, False},
 }
 # Checked in the tests of their own catalogue.
-COMPOUND = {(PiecewiseConstant, "boundaries"), (PiecewiseConstant, "factors"), (WarmUp, "schedule")}
+COMPOUND = {(PiecewiseConstant, "boundaries"), (PiecewiseConstant, "factors"), (WarmUp, "schedule"), (Quantile, "quantile")}
 
 
 def parameters_of(components):
@@ -377,7 +386,7 @@ def test_resolve_takes_none_and_callables_only_where_documented():
         resolve(table, Activation, 3, parameter="activation", from_callable=from_callable)
 
 
-@pytest.mark.parametrize("parameter", ["activation", "initializer", "optimizer", "learning_rate"])
+@pytest.mark.parametrize("parameter", ["activation", "initializer", "optimizer", "learning_rate", "loss"])
 def test_none_is_refused_where_a_network_cannot_do_without(parameter):
     with pytest.raises(ValueError, match=f"{parameter} must not be None"):
         CATALOGUES[parameter][2](None)

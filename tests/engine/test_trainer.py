@@ -252,7 +252,7 @@ def test_a_watcher_sees_every_batch_and_changes_nothing():
     losses = []
     for own, watch in ((quiet, None), (network, watcher)):
         trainer = Trainer(own, Update(own, [UpdatePlan(SGD())]), CategoricalCrossentropy(), 2)
-        losses.append(trainer.run_epoch(X, y, order, [RATE] * 35, watch))
+        losses.append(trainer.run_epoch(X, y, order, [RATE] * 35, watcher=watch))
     assert torch.equal(quiet.parameters.data, network.parameters.data)
     assert torch.equal(*losses)
     assert [event[0] for event in watcher.events] == ["begin", "gradient", "end"] * 35

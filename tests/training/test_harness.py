@@ -73,9 +73,9 @@ def spy_on_rates(session):
     """Notes the rates that reach the engine's trainer."""
     seen, run_epoch = [], session._trainer.run_epoch
 
-    def run(X, y, order, rates, watcher=None):
+    def run(X, y, order, rates, weights=None, watcher=None):
         seen.append(list(rates))
-        return run_epoch(X, y, order, rates, watcher)
+        return run_epoch(X, y, order, rates, weights, watcher)
 
     session._trainer.run_epoch = run
     return seen

@@ -1,0 +1,74 @@
+"""What a fitted estimator does with its network: predict, show it as a module, and keep it in a pickle."""
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skdnn._data import to_tensor
+from skdnn.engine import build_module
+from skdnn.training import TrainingNet, compute_policy
+
+
+class FittedNetworkMixin:
+    """An estimator with a trained network in `_network` and the loss it was trained on in `_fitted_loss`."""
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "_network")
+
+    def _outputs(self, X):
+        """Return the output layer's values for X, a tensor of shape (n_samples, n_outputs) on the CPU."""
+        check_is_fitted(self)
+        X = validate_data(self, X, order="C", dtype=[np.float64, np.float32], reset=False)
+        network = self._network
+        work = min(len(X), network.block_size) * network.plans[0].n_products
+        with compute_policy(work, network.dtype, network.device):
+            outputs = network.predict(to_tensor(X))
+        if not outputs.isfinite().all():
+            (row, *_) = torch.nonzero(~outputs.isfinite().all(1)).flatten().tolist()
+            raise ValueError(
+                f"Row {row} of X is beyond what the network can compute in {str(network.dtype).removeprefix('torch.')}: "
+                "its outputs are not finite. Scale the features, for example with StandardScaler."
+            )
+        return outputs
+
+    @property
+    def module_(self):
+        """The trained network, a `torch.nn.Sequential` in evaluation mode whose parameters are the estimator's own."""
+        self._check_has_network("module_")
+        if self._module is None:
+            self._module = build_module(self._network)
+        return self._module
+
+    @property
+    def net_(self):
+        """The `skorch.NeuralNet` that ran the training."""
+        self._check_has_network("net_")
+        if self._net is None:
+            criterion = self._fitted_loss.to_module()
+            net = TrainingNet(self.module_, criterion, history=self.history_, train_split=None, verbose=0)
+            self._net = net.initialize()
+        return self._net
+
+    @property
+    def coefs_(self):
+        """Kernels, a list of ndarray of shape (n_in, n_out), one a layer."""
+        self._check_has_network("coefs_")
+        return [module.weight.detach().T.cpu().numpy() for module in self.module_ if isinstance(module, torch.nn.Linear)]
+
+    @property
+    def intercepts_(self):
+        """Biases, a list of ndarray of shape (n_out,), one a layer."""
+        self._check_has_network("intercepts_")
+        return [module.bias.detach().cpu().numpy() for module in self.module_ if isinstance(module, torch.nn.Linear)]
+
+    def _check_has_network(self, name):
+        if not self.__sklearn_is_fitted__():
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r} before it is fitted.")
+
+    def __getstate__(self):
+        # Module and net hold the network's memory a second and a third time; both are made anew when they are asked for.
+        state = dict(super().__getstate__())
+        # The state of optimizers is not kept: training goes on with a new one.
+        if "_network" in state:
+            state["_module"] = state["_net"] = state["_session"] = None
+        return state
