@@ -265,7 +265,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         rows = self._split(len(X), y, seeds, is_split=self.early_stopping and validation is None and not is_stream)
         plan = self._plan(techniques, network, loss, len(rows[0]), X.dtype, device, seeds, continues)
         session = self._session if is_stream and continues else None
-        if session is not None and session.plan.network == plan.network and session.plan.update == plan.update:
+        if session is not None and session.can_go_on(plan):
             plan = replace(plan, dtype=session.network.dtype)
             session.feed(plan, self._data(X, y, rows, plan, is_stream, validation))
         else:
@@ -300,7 +300,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _target_weights(self, y, training_rows, is_stream):
         """Return weights of shape (n_samples, 1) or (n_samples, n_outputs) that belong to the targets, or None."""
-        return
+        return None
 
     def _split(self, n_samples, y, seeds, is_split):
         """Return the indices of training and validation rows, the latter None where all are trained on."""

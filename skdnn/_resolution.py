@@ -99,17 +99,17 @@ def resolve_callbacks(callbacks):
 def resolve_device(device):
     """Return the `torch.device` that "auto", a name or a device stands for, once it is known to work."""
     if isinstance(device, str) and device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        resolved = torch.device(device)
-        torch.empty(1, device=resolved).cpu()
+        probe = torch.empty(1, device=torch.device(device))
+        probe.cpu()
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         raise InvalidParameterError(
             f"device={device!r} cannot be used here ({str(error).splitlines()[0].rstrip('.')}). Available: 'auto', 'cpu'"
             + "".join(f", 'cuda:{i}'" for i in range(torch.cuda.device_count()))
             + (", 'mps'." if torch.backends.mps.is_available() else ".")
         ) from error
-    return resolved
+    return probe.device  # with its index: "cuda" is "cuda:0"
 
 
 def resolve_dtype(dtype, X_dtype, device):

@@ -174,3 +174,13 @@ def test_divergence_is_told_and_mended():
         clf.partial_fit(DIGITS * 1e200, DIGIT)
     assert all(np.isfinite(coef).all() for coef in clf.coefs_)
     assert clf.predict_proba(DIGITS).shape == (400, 10)
+
+
+def test_the_loss_may_change_on_the_way():
+    reg = MLPDeepRegressor((16,), optimizer="sgd", shuffle=False, random_state=0).partial_fit(PATIENTS, PROGRESS)
+    other = MLPDeepRegressor((16,), optimizer="sgd", shuffle=False, warm_start=True, max_iter=1, random_state=0)
+    other.set_params(n_iter_no_change=1).fit(PATIENTS, PROGRESS)
+    assert_same_weights(reg, other)
+    reg.set_params(loss="absolute_error").partial_fit(PATIENTS, PROGRESS)
+    other.set_params(loss="absolute_error").fit(PATIENTS, PROGRESS)
+    assert_same_weights(reg, other)

@@ -48,8 +48,13 @@ class Session:
         self._order = torch.Generator().manual_seed(plan.seeds.order)
         self.n_epochs = self.n_samples = 0
 
+    def can_go_on(self, plan):
+        """Whether `feed` takes a plan: it must be of the same network, loss and update, on the same device."""
+        mine = self.plan
+        return (mine.network, mine.loss, mine.update, mine.device) == (plan.network, plan.loss, plan.update, plan.device)
+
     def feed(self, plan, data):
-        """Go on with other data, and a plan that has the same network and update."""
+        """Go on with other data, and a plan that may have another schedule, rate or batch size."""
         self.plan, self.data = plan, data
         self._trainer.batch_size = plan.batch_size
 
@@ -263,16 +268,12 @@ class TrainingNet(NeuralNet):
         if training:
             watcher = _BatchEvents(self) if self._has_batch_hooks() else None
             loss, penalty, is_finite = self.session.train(self._rates, watcher)
-            self.history.record("train_loss", loss + penalty)
-            self.history.record("base_loss", loss)
-            self.history.record("penalty", penalty)
-            self.history.record("learning_rate", self._rates[0])
+            self.history[-1].update(train_loss=loss + penalty, base_loss=loss, penalty=penalty, learning_rate=self._rates[0])
             if not is_finite:
                 self._reason = "diverged"
         else:
             loss, score = self.session.validate()
-            self.history.record("valid_loss", loss)
-            self.history.record("valid_score", score)
+            self.history[-1].update(valid_loss=loss, valid_score=score)
 
     def _has_batch_hooks(self):
         """Whether a callback listens to batches: only then is Python called for every one of them."""
