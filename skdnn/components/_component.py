@@ -46,6 +46,13 @@ class Component(BaseEstimator):
         mine, theirs = self.get_params(deep=False), other.get_params(deep=False)
         return mine.keys() == theirs.keys() and all(_same(mine[name], theirs[name]) for name in mine)
 
+    def __lt__(self, other):
+        # Such tables are sorted by their parameter columns, too, which hold names beside objects.
+        return repr(self) < (other if isinstance(other, str) else repr(other))
+
+    def __gt__(self, other):
+        return repr(self) > (other if isinstance(other, str) else repr(other))
+
     def __hash__(self):
         # Tables of search results group by their parameter columns, so a component must be hashable although it is mutable.
         values = self.get_params(deep=False).items()

@@ -472,11 +472,6 @@ class TorchOptimizer(Component):
         self.kwargs = {**self.kwargs, **params}
         return self
 
-    def __repr__(self, N_CHAR_MAX=700):
-        words = [getattr(self.optimizer, "__name__", repr(self.optimizer))]
-        words += [f"{name}={value!r}" for name, value in self.kwargs.items()]
-        return f"TorchOptimizer({', '.join(words)})"
-
     def validate(self):
         if not (inspect.isclass(self.optimizer) and issubclass(self.optimizer, torch.optim.Optimizer)):
             raise InvalidParameterError(f"TorchOptimizer needs a torch.optim.Optimizer class, got {self.optimizer!r}.")

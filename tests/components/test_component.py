@@ -435,3 +435,9 @@ def test_components_are_values_of_a_grid():
 def test_components_without_parameters_are_equal_by_class():
     assert Tanh() == Tanh()
     assert len({Tanh(), Tanh(), ReLU(), Constant()}) == 3
+
+
+def test_components_sort_among_names_and_each_other():
+    """As the parameter columns of a search's results are sorted to be grouped."""
+    column = [skdnn.components.Momentum(0.9), "adam", skdnn.components.Adam(), skdnn.components.Momentum(0.5)]
+    assert sorted(column) == sorted(column, key=lambda value: value if isinstance(value, str) else repr(value))

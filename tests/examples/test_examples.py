@@ -176,3 +176,13 @@ def test_scripts_explain_themselves(script, monkeypatch, capsys):
         runpy.run_path(str(EXAMPLES / script), run_name="__main__")
     assert exit_of_script.value.code == 0
     assert "--out" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_chapter_reaches_its_targets(chapter, tmp_path):
+    mnist = importlib.import_module("_mnist")
+    try:
+        mnist.load_mnist()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    assert chapter.main(["--out", str(tmp_path)]) == 0
