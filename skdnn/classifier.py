@@ -79,6 +79,7 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
     # y may be an indicator matrix, which is told from other matrices once its values are known.
     _target_checks = {"multi_output": True}
 
+    # Written out, for scikit-learn reads an estimator's parameters off this signature.
     def __init__(
         self,
         hidden_layer_sizes=(100,),

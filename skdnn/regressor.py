@@ -74,6 +74,7 @@ class MLPDeepRegressor(RegressorMixin, BaseMLPDeep):
     }
     _target_checks = {"multi_output": True, "y_numeric": True}
 
+    # Written out, for scikit-learn reads an estimator's parameters off this signature.
     def __init__(
         self,
         hidden_layer_sizes=(100,),
