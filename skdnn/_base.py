@@ -380,7 +380,8 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         n_before = len(history) - outcome.n_epochs
         self._network, self._fitted_loss = session.network, session.plan.loss
         self._net, self._module = net, net.module_
-        self._session = session if is_stream else None
+        # An optimizer whose moments have overflowed would never recover: the stream then goes on with a new one.
+        self._session = session if is_stream and session.has_sound_optimizer else None
         self.history_ = history
         self.n_iter_ = outcome.n_epochs + (self.n_iter_ if continues and is_stream else 0)
         self.t_ = outcome.n_samples + (self.t_ if continues else 0)

@@ -2,12 +2,14 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from naming import name_of
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits, make_multilabel_classification
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Perceptron
 from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Callback
 
 from skdnn import MLPDeepClassifier, MLPDeepRegressor
 from skdnn.components import SGD, Momentum, OneCycle, WarmUp
@@ -184,3 +186,29 @@ def test_the_loss_may_change_on_the_way():
     reg.set_params(loss="absolute_error").partial_fit(PATIENTS, PROGRESS)
     other.set_params(loss="absolute_error").fit(PATIENTS, PROGRESS)
     assert_same_weights(reg, other)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", torch.optim.Adam])
+@pytest.mark.parametrize("scale", [1e300, 1e308])  # the squared gradients overflow, or the outputs themselves
+def test_a_stream_recovers_from_a_divergence(optimizer, scale):
+    """The moments of the optimizer are not finite after it: they must go, not only the weights be put back."""
+    clf = make(optimizer=optimizer).partial_fit(DIGITS, DIGIT, classes=CLASSES)
+    with pytest.warns(ConvergenceWarning, match="learning_rate_init"):
+        clf.partial_fit(DIGITS * scale, DIGIT)
+    for _ in range(20):
+        clf.partial_fit(DIGITS, DIGIT)
+    assert clf.score(DIGITS, DIGIT) > 0.8
+
+
+def test_an_error_in_a_stream_leaves_the_weights():
+    class Fail(Callback):
+        def on_batch_end(self, net, **kwargs):
+            raise ZeroDivisionError
+
+    clf = make().partial_fit(DIGITS, DIGIT, classes=CLASSES)
+    before = [coef.copy() for coef in clf.coefs_]
+    with pytest.raises(ZeroDivisionError):
+        clf.set_params(callbacks=[Fail()]).partial_fit(DIGITS, DIGIT)
+    for mine, expected in zip(clf.coefs_, before, strict=True):
+        np.testing.assert_array_equal(mine, expected)
+    assert clf.n_iter_ == len(clf.loss_curve_) == 1

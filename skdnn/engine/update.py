@@ -60,6 +60,10 @@ class Update:
         for call in self._after:
             call()
 
+    def is_finite(self):
+        """Say whether the rule's state is finite; weights can be while their moments have overflowed."""
+        return all(bool(tensor.isfinite().all()) for tensor in self._rule.state_tensors())
+
     def _norm(self, flat):
         """Norms of the networks' parts of a flat tensor, in a shape that broadcasts against it."""
         norms = self._storage.norms(flat)
@@ -71,14 +75,17 @@ class _FlatRule:
 
     def __init__(self, network, optimizer):
         self._storage = network.parameters
-        state = optimizer.init_state(network.parameters.data)
-        self._update = partial(optimizer.update, network.parameters.data, network.gradient, state)
+        self._state = optimizer.init_state(network.parameters.data)
+        self._update = partial(optimizer.update, network.parameters.data, network.gradient, self._state)
         self._rate = self._spread_rate = None
 
     def step(self, learning_rate, n_updates):
         if isinstance(learning_rate, torch.Tensor):
             learning_rate = self._spread(learning_rate)
         self._update(learning_rate, n_updates)
+
+    def state_tensors(self):
+        return [tensor for name, tensor in self._state.items() if name != "scratch"]
 
     def _spread(self, rates):
         """The rates of the networks at each parameter, made anew only when a schedule moved them."""
@@ -105,3 +112,7 @@ class _TorchRule:
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 optimizer.step()
+
+    def state_tensors(self):
+        states = [state for optimizer in self._optimizers for state in optimizer.state.values()]
+        return [value for state in states for value in state.values() if isinstance(value, torch.Tensor)]

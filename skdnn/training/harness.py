@@ -53,6 +53,11 @@ class Session:
         mine = self.plan
         return (mine.network, mine.loss, mine.update, mine.device) == (plan.network, plan.loss, plan.update, plan.device)
 
+    @property
+    def has_sound_optimizer(self):
+        """Whether the optimizer's state is finite."""
+        return self._update.is_finite()
+
     def feed(self, plan, data):
         """Go on with other data, and a plan that may have another schedule, rate or batch size."""
         self.plan, self.data = plan, data
@@ -207,6 +212,9 @@ class TrainingNet(NeuralNet):
                 self.fit_loop(data.X, data.y, n_epochs or plan.max_iter)
             except KeyboardInterrupt:
                 self._reason = "interrupted"
+                raise
+            except BaseException:
+                self._reason, self._best = "interrupted", initial  # an error leaves nothing behind
                 raise
             finally:
                 del (self.history or [])[n_epochs_before + self._n_epochs :]  # the row of an epoch that was cut short
