@@ -2,9 +2,9 @@
 
 from abc import ABCMeta, abstractmethod
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +12,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 from skorch.history import History
 
-from skdnn._data import draw_seeds, seed_sequence, split_rows, to_tensor
+from skdnn._data import draw_seeds, number_equal_rows, resolve_sample_weight, seed_sequence, split_rows, to_rows, to_tensor
 from skdnn._fitted import FittedNetworkMixin
-from skdnn._resolution import Techniques, resolve_device, resolve_dtype
+from skdnn._monitor import OwnScore, ScorerOnOutputs
+from skdnn._resolution import Techniques, resolve_device, resolve_dtype, resolve_monitor
 from skdnn._validation import Interval, Options, StrOptions, validate_parameter_constraints
 from skdnn.engine import build_module
 from skdnn.exceptions import InvalidParameterError
@@ -31,6 +32,21 @@ def _unchanged_on_error(estimator):
         vars(estimator).clear()
         vars(estimator).update(before)
         raise
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Rows as they were given, checked: `X` and `y` as `validate_data` leaves them, weights or None, and encoded targets."""
+
+    X: Any
+    y: Any
+    sample_weight: np.ndarray | None
+    encoded: np.ndarray | None = None
+
+    @property
+    def counted_rows(self):
+        """Indices of the rows that count."""
+        return np.arange(self.X.shape[0]) if self.sample_weight is None else np.flatnonzero(self.sample_weight)
 
 
 class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
@@ -57,6 +73,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         "validation_fraction": [Interval(Real, 0.0, 1.0, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
         "tol": [Interval(Real, 0.0, None, closed="left")],
+        "monitor": "no_validation",
         "warm_start": ["boolean"],
         "device": "no_validation",
         "dtype": [StrOptions({"auto", "float32", "float64"})],
@@ -87,6 +104,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         validation_fraction=0.1,
         n_iter_no_change=10,
         tol=1e-4,
+        monitor="auto",
         warm_start=False,
         device="auto",
         dtype="auto",
@@ -113,6 +131,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
+        self.monitor = monitor
         self.warm_start = warm_start
         self.device = device
         self.dtype = dtype
@@ -150,13 +169,12 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         return
 
     @abstractmethod
-    def _encode_target(self, y, loss, continues, classes):
-        """Check `y`, set what is learned from it, and return it as an array of numbers for the loss.
+    def _encode_target(self, samples, loss, continues, classes):
+        """Check targets, set what is learned from them, and return them as an array of numbers for the loss.
 
         Parameters
         ----------
-        y : ndarray
-            As `validate_data` left it.
+        samples : _Samples
         loss : Loss or None
             As `_resolve_loss` named it.
         continues : bool
@@ -173,30 +191,55 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
             Units of the output layer.
         """
 
-    @abstractmethod
-    def _score_outputs(self, loss, outputs, y):
-        """Return the validation score of the output layer's values, a float; greater is better."""
+    def _learn_target_weights(self, samples, training_rows, is_stream):
+        """Return a function from encoded targets to weights of their losses, or None where all weigh the same.
 
-    def fit(self, X, y, X_val=None, y_val=None):
+        Parameters
+        ----------
+        samples : _Samples
+        training_rows : ndarray of int
+        is_stream : bool
+            Whether there are more rows than these.
+
+        Returns
+        -------
+        weigh : callable or None
+            From an array like ``samples.encoded`` to one of shape (n_samples, 1) or (n_samples, n_outputs).
+        """
+        return
+
+    @abstractmethod
+    def _score_outputs(self, loss, outputs, y, sample_weight, weight):
+        """Return the validation score of the output layer's values; see `TrainingPlan.score` for the arguments."""
+
+    def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, sample_weight_val=None):
         """Train on X and y, from new weights unless ``warm_start=True``.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Numbers. They are used where they lie if they are a C-contiguous array of the dtype that is computed in, and
-            converted once otherwise; they are never changed. Networks learn best from features of similar scale: put a
-            `StandardScaler` before.
+            converted once otherwise; they are never changed. A sparse matrix is made dense a few batches at a time. Networks
+            learn best from features of similar scale: put a `StandardScaler` before.
 
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Targets.
 
-        X_val : array-like of shape (n_validation_samples, n_features), default=None
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often a row counts, a number in [0.0, inf): the loss of a batch, and the statistics of batch normalisation,
+            are weighted means. Rows of weight 0 are left out. In float64, integer weights give the same as repeated rows as
+            long as all rows make one batch.
+
+        X_val : {array-like, sparse matrix} of shape (n_validation_samples, n_features), default=None
             Rows to validate with instead of those that `early_stopping` would set aside: their score decides when to stop,
             and which epoch's weights are kept. In a pipeline they are transformed like X with
             ``Pipeline(..., transform_input=["X_val"])`` and metadata routing.
 
         y_val : array-like of shape (n_validation_samples,) or (n_validation_samples, n_targets), default=None
             Their targets; given exactly if `X_val` is.
+
+        sample_weight_val : array-like of shape (n_validation_samples,), default=None
+            Their weights in the validation loss and score.
 
         Returns
         -------
@@ -212,27 +255,30 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         """
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val must be given together.")
+        if sample_weight_val is not None and X_val is None:
+            raise ValueError("sample_weight_val needs X_val and y_val.")
         self._check_parameters()
-        validation = None if X_val is None else (X_val, y_val)
-        return self._train(X, y, continues=self.warm_start and self.__sklearn_is_fitted__(), validation=validation)
+        validation = None if X_val is None else (X_val, y_val, sample_weight_val)
+        continues = self.warm_start and self.__sklearn_is_fitted__()
+        return self._train(X, y, sample_weight, continues=continues, validation=validation)
 
-    def _train(self, X, y, *, continues, validation=None, n_epochs=None, classes=None):
+    def _train(self, X, y, sample_weight, *, continues, validation=None, n_epochs=None, classes=None):
         """Check everything, train and store.
 
         Parameters
         ----------
-        X, y : as of `fit`
+        X, y, sample_weight : as of `fit`
         continues : bool
             Whether to go on with the fitted network.
         validation : tuple of array-like, default=None
-            X and y to validate with.
+            X, y and sample weights to validate with.
         n_epochs : int, default=None
             Epochs of a stream of fits, whose optimizer and schedule go on; by default `max_iter` epochs of a fit of its own.
         classes : ndarray, default=None
             A classifier's classes, where they are not all in `y`.
         """
         with _unchanged_on_error(self):
-            interrupt = self._train_and_store(X, y, continues, validation, n_epochs, classes)
+            interrupt = self._train_and_store((X, y, sample_weight), continues, validation, n_epochs, classes)
         if interrupt is not None:
             raise interrupt
         return self
@@ -243,33 +289,31 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
             self._parameter_constraints, self.get_params(deep=False), caller_name=type(self).__name__
         )
 
-    def _train_and_store(self, X, y, continues, validation, n_epochs, classes):
+    def _train_and_store(self, given, continues, given_validation, n_epochs, classes):
         """Do as `_train` says; return the `KeyboardInterrupt` that ended training after an epoch, or None."""
+        is_stream = n_epochs is not None
         device = resolve_device(self.device)
         # All parameters are known to be good before anything that is learned from data is replaced.
-        techniques, loss = Techniques(self), self._resolve_loss()
-        X, y = validate_data(
-            self, X, y, order="C", dtype=self._input_dtypes(device), reset=not continues, **self._target_checks
-        )
-        y, loss, n_outputs = self._encode_target(y, loss, continues, classes)
-        if validation is not None:
-            X_val, y_val = validate_data(
-                self, *validation, order="C", dtype=self._input_dtypes(device), reset=False, **self._target_checks
-            )
-            validation = X_val, self._encode_target(y_val, loss, True, None)[0]
-        network = techniques.plan_network(X.shape[1], n_outputs)
+        techniques, loss, scorer = Techniques(self), self._resolve_loss(), resolve_monitor(self.monitor, self)
+        samples = self._read(*given, device, reset=not continues)
+        encoded, loss, n_outputs = self._encode_target(samples, loss, continues, classes)
+        samples, validation = replace(samples, encoded=encoded), None
+        if given_validation is not None:
+            validation = self._read(*given_validation, device, reset=False)
+            validation = replace(validation, encoded=self._encode_target(validation, loss, True, None)[0])
+        network = techniques.plan_network(samples.X.shape[1], n_outputs)
         if continues:
             self._check_same_network(network, loss)
-        is_stream = n_epochs is not None
         seeds = seed_sequence(self.random_state)
-        rows = self._split(len(X), y, seeds, is_split=self.early_stopping and validation is None and not is_stream)
-        plan = self._plan(techniques, network, loss, len(rows[0]), X.dtype, device, seeds, continues)
+        rows = self._split(samples, seeds, is_split=self.early_stopping and validation is None and not is_stream)
+        score = None if is_stream else self._plan_score(scorer, loss, samples, rows[1], validation)
+        plan = self._plan(techniques, network, loss, score, len(rows[0]), samples.X.dtype, device, seeds, continues)
         session = self._session if is_stream and continues else None
         if session is not None and session.can_go_on(plan):
             plan = replace(plan, dtype=session.network.dtype)
-            session.feed(plan, self._data(X, y, rows, plan, is_stream, validation))
+            session.feed(plan, self._data(samples, rows, plan, is_stream, validation))
         else:
-            data = self._data(X, y, rows, plan, is_stream, validation)
+            data = self._data(samples, rows, plan, is_stream, validation)
             session = Session(plan, data, self._network.snapshot() if continues else None)
         net = self._make_net(session, techniques.callbacks, History(self.history_) if continues else None)
         interrupt = None
@@ -282,34 +326,65 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         self._store(net, session, continues, is_stream)
         return interrupt
 
+    def _read(self, X, y, sample_weight, device, reset):
+        """Check rows and return them as `_Samples`."""
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse="csr",
+            order="C",
+            dtype=self._input_dtypes(device),
+            reset=reset,
+            **self._target_checks,
+        )
+        return _Samples(X, y, resolve_sample_weight(sample_weight, X))
+
     def _input_dtypes(self, device):
         """The dtypes that X may keep; the first is what others are converted to."""
         if self.dtype == "auto" and device.type == "cpu":
             return [np.float64, np.float32]
         return np.float64 if self.dtype == "float64" else np.float32
 
-    def _data(self, X, y, rows, plan, is_stream, validation=None):
+    def _data(self, samples, rows, plan, is_stream, validation=None):
         """Hand the arrays over as tensors on the plan's device."""
-        weights = self._target_weights(y, rows[0].numpy(), is_stream)
-        weights = None if weights is None else torch.from_numpy(weights).to(plan.device, plan.dtype)
-        if validation is not None:
-            rows_val = torch.arange(len(validation[0])), None
-            validation = self._data(*validation, rows_val, plan, is_stream=False)
-        X, y = to_tensor(X).to(plan.device, plan.dtype), to_tensor(y).to(plan.device)
-        return TrainingData(X, y, *rows, weights, validation)
+        weigh = self._learn_target_weights(samples, rows[0], is_stream)
+        training_rows, validation_rows = (part if part is None else torch.from_numpy(part) for part in rows)
+        twins = None
+        if plan.network.uses_dropout and plan.batch_size >= len(training_rows):
+            # All rows make one batch. Integer weights then are what repeated rows are, if these lose the same units.
+            twins = torch.zeros(len(samples.encoded), dtype=torch.int64)
+            twins[training_rows] = torch.from_numpy(number_equal_rows(samples.X, rows[0]))
+        return replace(
+            _to_tensors(samples, weigh, plan, training_rows),
+            validation_rows=validation_rows,
+            twins=None if twins is None else twins.to(plan.device),
+            validation=None if validation is None else _to_tensors(validation, weigh, plan),
+        )
 
-    def _target_weights(self, y, training_rows, is_stream):
-        """Return weights of shape (n_samples, 1) or (n_samples, n_outputs) that belong to the targets, or None."""
-        return None
-
-    def _split(self, n_samples, y, seeds, is_split):
+    def _split(self, samples, seeds, is_split):
         """Return the indices of training and validation rows, the latter None where all are trained on."""
         if not is_split:
-            return torch.arange(n_samples), None
+            return samples.counted_rows, None
         (seed,) = draw_seeds(seeds, 1)
-        return split_rows(n_samples, y, self.validation_fraction, seed % 2**32)
+        return split_rows(samples.counted_rows, samples.encoded, self.validation_fraction, seed % 2**32)
 
-    def _plan(self, techniques, network, loss, n_rows, X_dtype, device, seeds, continues):
+    def _plan_score(self, scorer, loss, samples, validation_rows, validation):
+        """Return the plan's `score`: the estimator's own, that of a scorer, or None where the loss is watched."""
+        if self.monitor == "loss":
+            return None
+        if scorer is None:
+            return OwnScore(self, loss)
+        if validation is None and validation_rows is None:
+            raise ValueError(
+                f"monitor={self.monitor!r} is a score of validation rows, and there are none. Set early_stopping=True, or "
+                "give X_val and y_val."
+            )
+        given = samples if validation is None else validation
+        rows = slice(None) if validation is not None else validation_rows
+        return ScorerOnOutputs(self, loss, scorer, given.X[rows], given.y[rows])
+
+    def _plan(self, techniques, network, loss, score, n_rows, X_dtype, device, seeds, continues):
         """Gather all that is decided before training starts."""
         batch_size = min(200 if self.batch_size == "auto" else self.batch_size, n_rows)
         if network.uses_batch_norm and batch_size < 2:
@@ -326,7 +401,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
             schedule=techniques.schedule,
             learning_rate_init=float(self.learning_rate_init),
             loss=loss,
-            score=partial(self._score_outputs, loss),
+            score=score,
             batch_size=batch_size,
             max_iter=self.max_iter,
             shuffle=self.shuffle,
@@ -400,3 +475,19 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
             self.best_loss_ = None
             self.validation_scores_ = [row.get("valid_score") for row in history]
             self.best_validation_score_ = outcome.best_value
+
+
+def _to_tensors(samples, weigh, plan, training_rows=None):
+    """Return `TrainingData` of some samples, all of them to train on by default."""
+
+    def column(weights):
+        return None if weights is None else torch.from_numpy(weights).to(plan.device, plan.dtype)
+
+    sample_weight = samples.sample_weight
+    return TrainingData(
+        to_rows(samples.X, plan.device, plan.dtype),
+        to_tensor(samples.encoded).to(plan.device),
+        torch.arange(len(samples.encoded)) if training_rows is None else training_rows,
+        weights=None if weigh is None else column(weigh(samples.encoded)),
+        sample_weight=None if sample_weight is None else column(sample_weight[:, np.newaxis]),
+    )

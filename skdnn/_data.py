@@ -1,8 +1,18 @@
 """Arrays as tensors, without a copy where none is needed and never with a write."""
 
 import numpy as np
+import scipy.sparse
 import torch
 from sklearn.model_selection import train_test_split
+
+from skdnn._validation import check_sample_weight
+
+# Sample weights whose mean is within these bounds are used as they are: as counts of rows. Others have no such meaning, and
+# might not even be told from 0 in float32; they are scaled to mean 1.
+_COUNTS = 1.0, 1e6
+
+# Smaller weights, relative to the mean, are not told from 0 where squares and sums of them are taken in float32.
+_SMALLEST_WEIGHT = 1e-30
 
 
 class _Writable:
@@ -25,31 +35,101 @@ def to_tensor(array):
     return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writable(array)))
 
 
-def split_rows(n_samples, y, validation_fraction, seed):
-    """Split the indices of the rows, stratified by class where there are classes.
+def to_rows(X, device, dtype):
+    """Return the rows of a network's input: a tensor on a device, or a sparse matrix of the dtype.
 
     Parameters
     ----------
-    n_samples : int
+    X : C-contiguous ndarray, or scipy CSR array or matrix, of shape (n_samples, n_features)
+    device : torch.device
+    dtype : torch.dtype
+    """
+    if scipy.sparse.issparse(X):
+        return X.astype(torch.empty(0, dtype=dtype).numpy().dtype, copy=False)
+    return to_tensor(X).to(device, dtype)
+
+
+def resolve_sample_weight(sample_weight, X):
+    """Check the weights of the rows of `X`.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n_samples,), float or None
+    X : array of shape (n_samples, n_features)
+
+    Returns
+    -------
+    sample_weight : ndarray of float64 of shape (n_samples,) or None
+        None where all are 1. Those above 0 are large enough to be counted.
+
+    Raises
+    ------
+    ValueError
+        Weights are negative or not finite, all of them are zero, or their number is not that of the rows.
+    """
+    if sample_weight is None:
+        return None
+    weight = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if (weight == 1.0).all():
+        return None
+    counts = weight > 0.0
+    mean = np.mean(weight[counts] / weight.max()) * weight.max()  # a sum might overflow
+    if not _COUNTS[0] <= mean <= _COUNTS[1]:
+        weight = weight / mean
+    return np.where(counts, np.maximum(weight, _SMALLEST_WEIGHT), 0.0)
+
+
+def number_equal_rows(X, rows):
+    """Number rows by their values: equal rows get the same number, wherever they stand.
+
+    Parameters
+    ----------
+    X : ndarray, or scipy CSR array or matrix, of shape (n_samples, n_features)
+    rows : ndarray of int of shape (n_rows,)
+        Indices of the rows to number.
+
+    Returns
+    -------
+    numbers : ndarray of int of shape (n_rows,)
+        From 0 in the order of the values, so that scaling and rounding hardly change them.
+
+    Examples
+    --------
+    >>> number_equal_rows(np.array([[2.0, 1.0], [0.0, 3.0], [2.0, 1.0], [9.0, 9.0]]), np.array([0, 1, 2])).tolist()
+    [1, 0, 1]
+    """
+    some = X[rows]
+    return np.unique(some.toarray() if scipy.sparse.issparse(some) else some, axis=0, return_inverse=True)[1]
+
+
+def split_rows(rows, y, validation_fraction, seed):
+    """Split indices of rows, stratified by class where there are classes and each has rows enough.
+
+    Parameters
+    ----------
+    rows : ndarray of int of shape (n_rows,)
     y : ndarray of shape (n_samples,) or (n_samples, n_targets)
-        Class indices, by which the split is stratified, or targets of another kind.
+        Class indices of all samples, by which the split is stratified, or targets of another kind.
     validation_fraction : float in (0.0, 1.0)
     seed : int
 
     Returns
     -------
-    training_rows, validation_rows : Tensor of int64
+    training_rows, validation_rows : ndarray of int
     """
+
+    def split(stratify):
+        return train_test_split(rows, test_size=validation_fraction, random_state=seed, stratify=stratify)
+
     try:
-        training, validation = train_test_split(
-            np.arange(n_samples), test_size=validation_fraction, random_state=seed, stratify=y if y.ndim == 1 else None
-        )
+        try:
+            return split(y[rows] if y.ndim == 1 else None)
+        except ValueError:  # a class has one row, or there are more classes than rows to set aside
+            return split(None)
     except ValueError as error:
         raise ValueError(
-            f"early_stopping=True cannot set aside validation_fraction={validation_fraction!r} of {n_samples} rows"
-            f"{', stratified by class' if y.ndim == 1 else ''}: {error}"
+            f"early_stopping=True cannot set aside validation_fraction={validation_fraction!r} of {len(rows)} rows: {error}"
         ) from error
-    return torch.from_numpy(training), torch.from_numpy(validation)
 
 
 def seed_sequence(random_state):

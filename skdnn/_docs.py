@@ -58,8 +58,9 @@ shuffle : bool, default=True
     Whether to put the rows into a new order at each epoch.
 
 early_stopping : bool, default=False
-    Whether to set aside `validation_fraction` of the rows (stratified by class in a classifier), watch their score
-    instead of the training loss, and keep the weights (running statistics included) of the best epoch.
+    Whether to set aside `validation_fraction` of the rows (stratified by class in a classifier, where each class has rows
+    enough), watch their score instead of the training loss, and keep the weights (running statistics included) of the best
+    epoch.
 
 validation_fraction : float in (0.0, 1.0), default=0.1
     Share of the rows for early stopping.
@@ -70,6 +71,12 @@ n_iter_no_change : int in [1, inf) or inf, default=10
 
 tol : float in [0.0, inf), default=1e-4
     What an epoch must bring, in the loss or the score, to count as progress; an absolute amount.
+
+monitor : {"auto", "loss"}, str or callable, default="auto"
+    What of the validation rows (of `early_stopping`, or `X_val`) decides when to stop and which epoch is best: "auto" is the
+    estimator's own score, weighted by sample and class weights; "loss" the validation loss; a scorer, or its name as
+    `sklearn.metrics.get_scorer_names` has it, is that score. Without validation rows the training loss decides, and scorers
+    are refused.
 
 warm_start : bool, default=False
     Whether `fit` goes on with the fitted weights for `max_iter` more epochs. The optimizer's state and the schedule start
@@ -100,10 +107,11 @@ best_loss_ : float or None
     Least training loss of the fit's epochs; None with ``early_stopping=True``.
 
 loss_curve_ : list of float
-    Training loss of each epoch, penalties included: the mean over its batches, each before its update.
+    Training loss of each epoch: the mean over its rows, each before the update of its batch, and the penalties at its end.
 
 validation_scores_ : list of float or None
-    Score of the validation rows after each epoch; None without ``early_stopping``.
+    What `monitor` says of the validation rows after each epoch, greater is better: a loss is negative. None without
+    validation rows.
 
 best_validation_score_ : float or None
     The best of them in this fit.

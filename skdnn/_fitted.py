@@ -1,6 +1,7 @@
 """What a fitted estimator does with its network: predict, show it as a module, and keep it in a pickle."""
 
 import numpy as np
+import scipy.sparse
 import torch
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -18,11 +19,11 @@ class FittedNetworkMixin:
     def _outputs(self, X):
         """Return the output layer's values for X, a tensor of shape (n_samples, n_outputs) on the CPU."""
         check_is_fitted(self)
-        X = validate_data(self, X, order="C", dtype=[np.float64, np.float32], reset=False)
+        X = validate_data(self, X, accept_sparse="csr", order="C", dtype=[np.float64, np.float32], reset=False)
         network = self._network
-        work = min(len(X), network.block_size) * network.plans[0].n_products
+        work = min(X.shape[0], network.block_size) * network.plans[0].n_products
         with compute_policy(work, network.dtype, network.device):
-            outputs = network.predict(to_tensor(X))
+            outputs = network.predict(X if scipy.sparse.issparse(X) else to_tensor(X))
         if not outputs.isfinite().all():
             (row, *_) = torch.nonzero(~outputs.isfinite().all(1)).flatten().tolist()
             raise ValueError(
@@ -64,6 +65,11 @@ class FittedNetworkMixin:
     def _check_has_network(self, name):
         if not self.__sklearn_is_fitted__():
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r} before it is fitted.")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     def __getstate__(self):
         # Module and net hold the network's memory a second and a third time; both are made anew when they are asked for.

@@ -4,8 +4,10 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from sklearn.metrics import check_scoring, get_scorer_names
 from skorch.callbacks import Callback
 
+from skdnn._validation import did_you_mean
 from skdnn.components import Zeros
 from skdnn.components.activations import resolve_activation
 from skdnn.components.clipping import resolve_clipping
@@ -17,6 +19,9 @@ from skdnn.components.regularizers import resolve_regularizer
 from skdnn.components.schedules import resolve_schedule
 from skdnn.engine import LayerPlan, NetworkPlan, UpdatePlan
 from skdnn.exceptions import InvalidParameterError
+
+# Values of `monitor` that are no scorers: the estimator's own score, and the validation loss.
+_OWN_MONITORS = "auto", "loss"
 
 
 class Techniques:
@@ -94,6 +99,19 @@ def resolve_callbacks(callbacks):
                 f"callbacks must be skorch callbacks or (name, callback) pairs. Got {callback!r} instead."
             )
     return list(callbacks or ())
+
+
+def resolve_monitor(monitor, estimator):
+    """Return the scorer that `monitor` names, or None where it is one of skdnn's own words."""
+    if isinstance(monitor, str):
+        if monitor in _OWN_MONITORS:
+            return None
+        if monitor not in get_scorer_names():
+            known = [*_OWN_MONITORS, *get_scorer_names()]
+            raise InvalidParameterError(f"monitor={monitor!r} is not known{did_you_mean(monitor, known)}.")
+    elif not callable(monitor):
+        raise InvalidParameterError(f"monitor must be 'auto', 'loss', a scorer or its name. Got {monitor!r} instead.")
+    return check_scoring(estimator, scoring=monitor)
 
 
 def resolve_device(device):

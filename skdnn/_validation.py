@@ -1,7 +1,7 @@
-"""The one place where skdnn leans on scikit-learn's declarative parameter constraints.
+"""The one place where skdnn leans on parts of scikit-learn that come without promises.
 
-scikit-learn checks its own hyperparameters by a table of constraints that it keeps in a module without promises. Every
-skdnn module takes these names from here, so a change over there is a change of this file only.
+scikit-learn checks its own hyperparameters by a table of constraints, and sample weights by a function, that it calls private.
+Every skdnn module takes these names from here, so a change over there is a change of this file only.
 """
 
 import difflib
@@ -14,8 +14,18 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_parameter_constraints,
 )
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
-__all__ = ["HasMethods", "Hidden", "Interval", "Options", "StrOptions", "did_you_mean", "validate_parameter_constraints"]
+__all__ = [
+    "HasMethods",
+    "Hidden",
+    "Interval",
+    "Options",
+    "StrOptions",
+    "check_sample_weight",
+    "did_you_mean",
+    "validate_parameter_constraints",
+]
 
 
 def did_you_mean(name, known):

@@ -11,7 +11,7 @@ from sklearn.utils.validation import column_or_1d
 
 from skdnn._base import BaseMLPDeep
 from skdnn._docs import share_docstring
-from skdnn._validation import StrOptions
+from skdnn._validation import Interval, StrOptions
 from skdnn.components.losses import BinaryCrossentropy, CategoricalCrossentropy, MultilabelCrossentropy
 from skdnn.exceptions import InvalidParameterError
 
@@ -33,6 +33,10 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         What rows of each class count in the loss, as a dict from labels to weights in [0.0, inf); a class that is left out
         counts 1. "balanced" gives all classes the same sum of weights. For multilabel targets a list with a dict from 0 and 1
         for each label, or "balanced". Weights are scaled to mean 1 over the training rows.
+
+    label_smoothing : float in [0.0, 1.0), default=0.0
+        The share of each row's target that is spread evenly over all classes, which keeps the network from growing surer than
+        is right: with 0.1 and 10 classes the target is 0.91 for the row's class and 0.01 for the others.
 
     Attributes
     ----------
@@ -74,6 +78,7 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
     _parameter_constraints = {
         **BaseMLPDeep._parameter_constraints,
         "class_weight": [None, dict, list, StrOptions({"balanced"})],
+        "label_smoothing": [Interval(Real, 0.0, 1.0, closed="left")],
     }
 
     # y may be an indicator matrix, which is told from other matrices once its values are known.
@@ -102,6 +107,7 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         validation_fraction=0.1,
         n_iter_no_change=10,
         tol=1e-4,
+        monitor="auto",
         warm_start=False,
         device="auto",
         dtype="auto",
@@ -109,6 +115,7 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         random_state=None,
         verbose=False,
         class_weight=None,
+        label_smoothing=0.0,
     ):
         super().__init__(
             hidden_layer_sizes=hidden_layer_sizes,
@@ -130,6 +137,7 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
             tol=tol,
+            monitor=monitor,
             warm_start=warm_start,
             device=device,
             dtype=dtype,
@@ -138,8 +146,9 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
             verbose=verbose,
         )
         self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
 
-    def partial_fit(self, X, y, classes=None):
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train for one epoch on X and y, going on where the last call ended.
 
         The optimizer's state and the schedule's clock go on, too; after `fit`, after unpickling and after a change of the
@@ -147,13 +156,16 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
 
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
 
         classes : array-like of shape (n_classes,), default=None
             All classes that any call will bring; for an indicator matrix the columns' numbers. The first call needs them,
             later calls may leave them out.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often a row counts, as in `fit`.
 
         Returns
         -------
@@ -166,9 +178,10 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         classes = None if classes is None else np.unique(classes)
         if continues and classes is not None and not np.array_equal(classes, self.classes_):
             raise ValueError(f"classes={classes.tolist()} are not those of the previous call, {self.classes_.tolist()}.")
-        return self._train(X, y, continues=continues, n_epochs=1, classes=classes)
+        return self._train(X, y, sample_weight, continues=continues, n_epochs=1, classes=classes)
 
-    def _encode_target(self, y, loss, continues, classes):
+    def _encode_target(self, samples, loss, continues, classes):
+        y = samples.y
         check_classification_targets(y)
         is_multilabel = type_of_target(y, input_name="y") == "multilabel-indicator"
         if is_multilabel:
@@ -178,34 +191,40 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
             present = np.arange(y.shape[1])
         else:
             y = column_or_1d(y, warn=True)
-            present, encoded = np.unique(y, return_inverse=True)
+            present = np.unique(y if samples.sample_weight is None else y[samples.counted_rows])
         known = self.classes_ if continues else classes
         if known is None:
             known = present
-        elif (
-            len(np.setdiff1d(present, known))
-            or (is_multilabel and len(present) != len(known))
-            or (continues and is_multilabel != self._is_multilabel)
-        ):
+        else:
+            self._check_same_classes(present, known, is_multilabel, continues)
+        if not is_multilabel:
+            if len(known) < 2:
+                counted = "" if samples.sample_weight is None else " with a sample_weight above 0"
+                raise ValueError(
+                    f"{type(self).__name__} needs samples{counted} of at least 2 classes, but y has only one class: "
+                    f"{known.tolist()[0]!r}."
+                )
+            # A row that does not count may be of a class that is not known; it is never looked at.
+            encoded = np.minimum(np.searchsorted(known, y), len(known) - 1)
+        self.classes_, self._is_multilabel = known, is_multilabel
+        smoothing = float(self.label_smoothing)
+        if is_multilabel:
+            return encoded, MultilabelCrossentropy(smoothing), len(known)
+        if len(known) == 2:
+            return encoded, BinaryCrossentropy(smoothing), 1
+        return encoded, CategoricalCrossentropy(smoothing), len(known)
+
+    def _check_same_classes(self, present, known, is_multilabel, continues):
+        """Refuse targets that are not of the classes that are known already."""
+        before = self._is_multilabel if continues else is_multilabel
+        if len(np.setdiff1d(present, known)) or (is_multilabel and len(present) != len(known)) or is_multilabel != before:
             kinds = "classes", "labels of an indicator matrix"
-            before = self._is_multilabel if continues else is_multilabel
             raise ValueError(
                 f"Training goes on with the {kinds[before]} of the previous fit, or those given as classes, {known.tolist()}. "
                 f"y has the {kinds[is_multilabel]} {present.tolist()}."
             )
-        elif not is_multilabel:
-            encoded = np.searchsorted(known, y)
-        if not is_multilabel and len(known) < 2:
-            raise ValueError(
-                f"{type(self).__name__} needs samples of at least 2 classes, but y has only one class: {known.tolist()[0]!r}."
-            )
-        self.classes_, self._is_multilabel = known, is_multilabel
-        if is_multilabel:
-            return encoded, MultilabelCrossentropy(), len(known)
-        n_classes = len(known)
-        return (encoded, BinaryCrossentropy(), 1) if n_classes == 2 else (encoded, CategoricalCrossentropy(), n_classes)
 
-    def _target_weights(self, y, training_rows, is_stream):
+    def _learn_target_weights(self, samples, training_rows, is_stream):
         if self.class_weight is None:
             return None
         if self._is_multilabel != isinstance(self.class_weight, list) and self.class_weight != "balanced":
@@ -213,21 +232,32 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
                 "class_weight must be 'balanced', a dict from classes to weights, or for multilabel targets a list with a dict "
                 f"from 0 and 1 for each label. Got {self.class_weight!r}."
             )
+        y = samples.encoded[training_rows]
+        counts = None if samples.sample_weight is None else samples.sample_weight[training_rows]
         if not self._is_multilabel:
-            return _weigh(self.class_weight, self.classes_, y, training_rows, is_stream)[:, np.newaxis]
+            of_class = _weights_of_classes(self.class_weight, self.classes_, y, counts, is_stream)
+            return lambda y: of_class[y][:, np.newaxis]
         n_labels = len(self.classes_)
         each = [self.class_weight] * n_labels if self.class_weight == "balanced" else self.class_weight
         if len(each) != n_labels:
             raise InvalidParameterError(f"class_weight has {len(each)} entries, but y has {n_labels} labels.")
-        columns = [
-            _weigh(weight, np.arange(2), y[:, k].astype(np.intp), training_rows, is_stream) for k, weight in enumerate(each)
-        ]
-        return np.column_stack(columns)
+        off, on = np.transpose(
+            [
+                _weights_of_classes(weight, np.arange(2), y[:, k].astype(np.intp), counts, is_stream)
+                for k, weight in enumerate(each)
+            ]
+        )
+        return lambda y: np.where(y > 0.5, on, off)
 
-    def _score_outputs(self, loss, outputs, y):
-        if self._is_multilabel:
-            return ((outputs > 0) == (y > 0.5)).all(1).double().mean().item()
-        return (_class_indices(outputs) == y).double().mean().item()
+    def _score_outputs(self, loss, outputs, y, sample_weight, weight):
+        if self._is_multilabel:  # a row is right or wrong as a whole, whatever its labels weigh
+            hits, weight = ((outputs > 0) == (y > 0.5)).all(1), sample_weight
+        else:
+            hits = _class_indices(outputs) == y
+        if weight is None:
+            return hits.double().mean().item()
+        weight = weight[:, 0].double()
+        return ((hits * weight).sum() / weight.sum().clamp(min=torch.finfo(torch.float64).tiny)).item()
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -314,8 +344,8 @@ def _class_indices(outputs):
     return (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
 
 
-def _weigh(class_weight, classes, y, training_rows, is_stream):
-    """Return the weight of each row by its class.
+def _weights_of_classes(class_weight, classes, y, counts, is_stream):
+    """Return what rows of each class weigh.
 
     The weights have mean 1 over all training rows, not over a batch: a batch of a class that hardly counts must hardly move
     the network. A stream does not know its rows beforehand: there the classes' weights themselves have mean 1.
@@ -324,16 +354,22 @@ def _weigh(class_weight, classes, y, training_rows, is_stream):
     ----------
     class_weight : dict or "balanced"
     classes : ndarray of shape (n_classes,)
-    y : ndarray of shape (n_samples,)
-        Indices of classes.
-    training_rows : ndarray of int
+    y : ndarray of shape (n_rows,)
+        Indices of classes of the training rows.
+    counts : ndarray of shape (n_rows,) or None
+        How often each row counts.
     is_stream : bool
+
+    Returns
+    -------
+    of_class : ndarray of shape (n_classes,)
     """
     if is_stream and not isinstance(class_weight, dict):
         raise InvalidParameterError(
             "class_weight='balanced' needs to see all rows, which partial_fit does not. Pass a dict of weights, for example of "
             "sklearn.utils.class_weight.compute_class_weight('balanced', classes=..., y=...)."
         )
+    sizes = np.bincount(y, counts, minlength=len(classes)).astype(np.float64)
     if isinstance(class_weight, dict):
         unknown = [label for label in class_weight if label not in classes]
         if unknown or not all(isinstance(weight, Real) and 0 <= weight < np.inf for weight in class_weight.values()):
@@ -342,10 +378,8 @@ def _weigh(class_weight, classes, y, training_rows, is_stream):
             )
         of_class = np.array([float(class_weight.get(label, 1.0)) for label in classes.tolist()])
     else:
-        counts = np.bincount(y[training_rows], minlength=len(classes))
-        of_class = counts.sum() / (len(classes) * np.maximum(counts, 1))
-    weights = of_class[y]
-    mean = of_class.mean() if is_stream else weights[training_rows].mean()
+        of_class = 1.0 / np.where(sizes > 0.0, sizes, np.inf)
+    mean = of_class.mean() if is_stream else np.average(of_class, weights=sizes)
     if mean <= 0:
         raise InvalidParameterError(f"class_weight={class_weight!r} gives no training row a weight above 0.")
-    return weights / mean
+    return of_class / mean

@@ -29,8 +29,8 @@ class MLPDeepRegressor(RegressorMixin, BaseMLPDeep):
 
     standardize_target : bool, default=True
         Whether to train on targets of mean 0 and variance 1, so that `learning_rate_init` means the same whatever their unit.
-        Predictions are in the targets' unit either way; losses and ``module_`` speak of the standardised ones. Poisson loss
-        takes targets as they are.
+        Predictions are in the targets' unit either way; losses and ``module_`` speak of the standardised ones. Targets of the
+        Poisson loss are divided by their mean.
 
     Attributes
     ----------
@@ -97,6 +97,7 @@ class MLPDeepRegressor(RegressorMixin, BaseMLPDeep):
         validation_fraction=0.1,
         n_iter_no_change=10,
         tol=1e-4,
+        monitor="auto",
         warm_start=False,
         device="auto",
         dtype="auto",
@@ -126,6 +127,7 @@ class MLPDeepRegressor(RegressorMixin, BaseMLPDeep):
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
             tol=tol,
+            monitor=monitor,
             warm_start=warm_start,
             device=device,
             dtype=dtype,
@@ -139,7 +141,7 @@ class MLPDeepRegressor(RegressorMixin, BaseMLPDeep):
     def _resolve_loss(self):
         return clone(resolve_regression_loss(self.loss))  # what is set on the parameter later must not change a fitted model
 
-    def partial_fit(self, X, y):
+    def partial_fit(self, X, y, sample_weight=None):
         """Train for one epoch on X and y, going on where the last call ended.
 
         The optimizer's state and the schedule's clock go on, too; after `fit`, after unpickling and after a change of the
@@ -148,41 +150,42 @@ class MLPDeepRegressor(RegressorMixin, BaseMLPDeep):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often a row counts, as in `fit`.
 
         Returns
         -------
         self : object
         """
         self._check_parameters()
-        return self._train(X, y, continues=self.__sklearn_is_fitted__(), n_epochs=1)
+        return self._train(X, y, sample_weight, continues=self.__sklearn_is_fitted__(), n_epochs=1)
 
-    def _encode_target(self, y, loss, continues, classes):
-        y = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
-        loss.check(y)
+    def _encode_target(self, samples, loss, continues, classes):
+        y = np.asarray(samples.y, dtype=np.float64).reshape(len(samples.y), -1)
+        loss.check(y[samples.counted_rows])
         if continues:
             if y.shape[1] != len(self.target_mean_):
                 raise ValueError(
                     "Training goes on (warm_start=True or partial_fit) with the targets of the previous call, of which there "
                     f"were {len(self.target_mean_)}. y has {y.shape[1]}."
                 )
-        elif self.standardize_target and loss.allows_scaling:
-            scale = y.std(axis=0)
-            self.target_mean_ = y.mean(axis=0)
-            # A target that is the same for all rows, but for rounding, has no scale of its own.
-            is_constant = scale <= 10 * np.finfo(np.float64).eps * np.abs(self.target_mean_)
-            self.target_scale_ = np.where(is_constant, 1.0, scale)
+        elif self.standardize_target:
+            self.target_mean_, self.target_scale_ = loss.standardization(y, samples.sample_weight)
         else:
             self.target_mean_, self.target_scale_ = np.zeros(y.shape[1]), np.ones(y.shape[1])
         return (y - self.target_mean_) / self.target_scale_, loss, loss.n_outputs(y.shape[1])
 
-    def _score_outputs(self, loss, outputs, y):
+    def _score_outputs(self, loss, outputs, y, sample_weight, weight):
+        weight = torch.ones_like(y[:, :1]) if weight is None else weight
+        share = weight.double() / weight.sum()
         if isinstance(loss, Quantile) and len(loss.levels) > 1:
-            targets = loss.prepare(y, outputs.shape[1], 1.0, outputs.dtype)
-            return -loss.value(outputs, targets, 1.0 / len(y)).item()
+            row_weight = share.to(outputs.dtype)
+            return -loss.value(outputs, loss.prepare(y, outputs.shape[1], row_weight, outputs.dtype), row_weight).item()
         y, predicted = y.double(), loss.predict(outputs).double()
-        residual, spread = (y - predicted).square().sum(0), (y - y.mean(0)).square().sum(0)
+        residual = (share * (y - predicted).square()).sum(0)
+        spread = (share * (y - (share * y).sum(0)).square()).sum(0)
         # As r2_score has it: a target that does not vary scores 1 if it is met, else 0.
         is_met = torch.isclose(y, predicted).all(0).double()
         return torch.where(y.amax(0) > y.amin(0), 1.0 - residual / spread, is_met).mean().item()

@@ -6,7 +6,6 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
-from scipy import sparse
 from sklearn.datasets import load_iris
 from sklearn.exceptions import DataConversionWarning
 from skorch.callbacks import Callback
@@ -284,7 +283,6 @@ BAD_X = {
     "three_dimensional": (X[:, :, None], "dim"),
     "complex": (X + 1j, "Complex data not supported"),
     "strings": (np.full(X.shape, "one"), "could not convert string|Unable to convert"),
-    "sparse": (sparse.csr_array(X), "[Ss]parse"),
     "other_length": (X[1:], "inconsistent numbers of samples"),
 }
 

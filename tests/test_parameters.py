@@ -113,6 +113,7 @@ BAD = {
     "validation_fraction": [0.0, 1.0, -0.1, 2, "0.1", None, np.nan],
     "n_iter_no_change": [0, -1, 2.5, "10", None, np.nan],
     "tol": [-1e-4, "0", None, np.nan, np.inf],
+    "monitor": ["accurate", None, 1.0, ["accuracy"], True],
     "warm_start": ["yes", 2, None],
     "device": ["cuda:99", "gpu", "tpu0", 1.5, None, [], "meta"],
     "dtype": ["float16", "double", np.float32, torch.float32, None, 32],
@@ -123,6 +124,7 @@ BAD = {
 BAD_OF = {
     MLPDeepClassifier: BAD
     | {
+        "label_smoothing": [1.0, -0.1, "0.1", None, np.nan],
         "class_weight": [
             "balance",
             1.0,
@@ -183,6 +185,7 @@ GOOD = {
     "validation_fraction": [0.5, np.float32(0.5)],
     "n_iter_no_change": [1, np.inf, 10_000],
     "tol": [0, 0.0],
+    "monitor": ["auto", "loss", np.str_("loss")],
     "warm_start": [True, np.True_],
     "device": ["auto", "cpu", torch.device("cpu")],
     "dtype": ["auto", "float32", "float64"],
@@ -191,7 +194,11 @@ GOOD = {
     "verbose": [0, 1, True],
 }
 GOOD_OF = {
-    MLPDeepClassifier: GOOD | {"class_weight": [None, "balanced", {}, {0: 2}, {0: 0, 1: np.float32(0.5)}]},
+    MLPDeepClassifier: GOOD
+    | {
+        "label_smoothing": [0, 0.5, np.float32(0.1)],
+        "class_weight": [None, "balanced", {}, {0: 2}, {0: 0, 1: np.float32(0.5)}],
+    },
     MLPDeepRegressor: GOOD
     | {
         "loss": [
@@ -349,8 +356,8 @@ def test_message_says_what_to_do(params, message):
 
 
 def test_validation_rows_that_cannot_be_had_are_explained():
-    with pytest.raises(ValueError, match=r"early_stopping=True cannot set aside validation_fraction=0\.1 of 4 rows"):
-        make(early_stopping=True).fit(X[:4], [0, 1, 0, 1])
+    with pytest.raises(ValueError, match=r"early_stopping=True cannot set aside validation_fraction=0\.9 of 2 rows"):
+        make(early_stopping=True, validation_fraction=0.9).fit(X[:2], [0, 1])
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "predict_log_proba", "decision_function"])

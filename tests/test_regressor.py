@@ -210,11 +210,14 @@ def test_mean_and_scale_are_those_of_each_target():
     assert by_hand.target_scale_.tolist() == [1.0, 1.0]
 
 
-def test_targets_of_the_poisson_loss_stay_as_they_are():
+@pytest.mark.parametrize("unit", [1e-3, 1e6])
+def test_the_poisson_loss_means_the_same_in_any_unit(unit):
     y = np.abs(Y)
-    reg = make(loss="poisson").fit(X, y)
-    assert (reg.target_mean_.tolist(), reg.target_scale_.tolist()) == ([0.0], [1.0])
-    assert_same_state(reg, make(loss="poisson", standardize_target=False).fit(X, y))
+    reg = make(loss="poisson").fit(X, unit * y)
+    assert (reg.target_mean_.tolist(), reg.target_scale_.tolist()) == ([0.0], [pytest.approx(unit * y.mean())])
+    np.testing.assert_allclose(reg.predict(X), unit * make(loss="poisson").fit(X, y).predict(X), rtol=1e-10)
+    scaled = make(loss="poisson", standardize_target=False).fit(X, y / y.mean())
+    np.testing.assert_allclose(reg.predict(X), unit * y.mean() * scaled.predict(X), rtol=1e-10)
 
 
 @pytest.mark.parametrize("value", [0.0, 7.0, 0.1, -1e-12, 1e12])
@@ -275,7 +278,8 @@ def test_poisson_predictions_are_positive():
     for rows in (X, 10.0 * X):
         assert (reg.predict(rows) > 0).all()
     with torch.no_grad():
-        np.testing.assert_allclose(reg.module_(torch.from_numpy(X)).exp()[:, 0], reg.predict(X), rtol=1e-12)
+        means = reg.module_(torch.from_numpy(X)).exp()[:, 0] * reg.target_scale_[0]
+        np.testing.assert_allclose(means, reg.predict(X), rtol=1e-12)
     # The mean is met, as in a generalised linear model with its canonical link.
     assert reg.predict(X).mean() == pytest.approx(counts.mean(), rel=0.1)
 

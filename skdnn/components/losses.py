@@ -80,7 +80,26 @@ class _LossModule(torch.nn.Module):
         return self.loss.value(outputs, targets, 1.0 / len(y))
 
 
-class CategoricalCrossentropy(Loss):
+class _Crossentropy(Loss):
+    """A cross-entropy, possibly with smoothed labels.
+
+    Parameters
+    ----------
+    label_smoothing : float in [0.0, 1.0), default=0.0
+        The share of a row's target that is spread evenly over all classes (over 0 and 1 where an output is one label).
+
+    References
+    ----------
+    Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016.
+    """
+
+    _parameter_constraints = {"label_smoothing": [Interval(Real, 0.0, 1.0, closed="left")]}
+
+    def __init__(self, label_smoothing=0.0):
+        self.label_smoothing = label_smoothing
+
+
+class CategoricalCrossentropy(_Crossentropy):
     """Cross-entropy of the softmax over K > 2 classes, ``-log softmax(z)[y]``."""
 
     out_activation = "softmax"
@@ -91,7 +110,10 @@ class CategoricalCrossentropy(Loss):
     def prepare(self, y, n_outputs, row_weight, dtype):
         # Minus the weighted one-hot rows: the gradient that log_softmax receives.
         targets = torch.zeros(*y.shape, n_outputs, dtype=dtype, device=y.device)
-        return targets.scatter_(-1, y.unsqueeze(-1), -row_weight)
+        if not self.label_smoothing:
+            return targets.scatter_(-1, y.unsqueeze(-1), -row_weight)
+        targets.scatter_(-1, y.unsqueeze(-1), self.label_smoothing - 1.0)
+        return targets.sub_(self.label_smoothing / n_outputs).mul_(row_weight)
 
     def gradient(self, outputs, targets, row_weight, out):
         log_probabilities = torch.log_softmax(outputs, -1)
@@ -104,10 +126,10 @@ class CategoricalCrossentropy(Loss):
         return torch.log_softmax(outputs, -1).masked_fill_(targets == 0, 0.0).mul_(targets).sum((-2, -1))
 
     def to_module(self):
-        return torch.nn.CrossEntropyLoss()
+        return torch.nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
 
 
-class BinaryCrossentropy(Loss):
+class BinaryCrossentropy(_Crossentropy):
     """Cross-entropy of the logistic function over two classes, one output: ``log(1 + exp(z)) - y * z``."""
 
     out_activation = "logistic"
@@ -116,7 +138,7 @@ class BinaryCrossentropy(Loss):
         return math.log(2.0)
 
     def prepare(self, y, n_outputs, row_weight, dtype):
-        return y.unsqueeze(-1).to(dtype).mul_(row_weight)
+        return self._smooth(y.unsqueeze(-1).to(dtype)).mul_(row_weight)
 
     def gradient(self, outputs, targets, row_weight, out):
         return torch.sigmoid(outputs, out=out).mul_(row_weight).sub_(targets)
@@ -126,8 +148,12 @@ class BinaryCrossentropy(Loss):
         softplus = torch.nn.functional.softplus
         return (softplus(-outputs) * targets + softplus(outputs) * (row_weight - targets)).sum((-2, -1))
 
+    def _smooth(self, y):
+        """Move targets away from 0 and 1."""
+        return y * (1.0 - self.label_smoothing) + self.label_smoothing / 2.0 if self.label_smoothing else y
+
     def to_module(self):
-        return torch.nn.BCEWithLogitsLoss()
+        return _LossModule(self) if self.label_smoothing else torch.nn.BCEWithLogitsLoss()
 
 
 class MultilabelCrossentropy(BinaryCrossentropy):
@@ -137,22 +163,33 @@ class MultilabelCrossentropy(BinaryCrossentropy):
         return n_outputs * math.log(2.0)
 
     def prepare(self, y, n_outputs, row_weight, dtype):
-        return y.to(dtype) * row_weight
+        return self._smooth(y.to(dtype)) * row_weight
 
     def to_module(self):
         return _LossModule(self)
 
 
 class RegressionLoss(Loss):
-    """A loss of the residual ``z - t``, averaged over the targets of a row.
+    """A loss of the residual ``z - t``, averaged over the targets of a row."""
 
-    Attributes
-    ----------
-    allows_scaling : bool
-        Whether targets may be centred and scaled: the loss then only changes its unit.
-    """
+    def standardization(self, y, sample_weight):
+        """Return how targets are brought to a common scale, on which the loss changes nothing but its unit.
 
-    allows_scaling = True
+        Parameters
+        ----------
+        y : ndarray of shape (n_samples, n_targets)
+        sample_weight : ndarray of shape (n_samples,) or None
+
+        Returns
+        -------
+        mean, scale : ndarray of shape (n_targets,)
+            What to take from the targets, and then to divide them by.
+        """
+        mean = np.average(y, axis=0, weights=sample_weight)
+        scale = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=sample_weight))
+        # A target that is the same for all rows, but for rounding, has no scale of its own.
+        is_constant = scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)
+        return mean, np.where(is_constant, 1.0, scale)
 
     def prepare(self, y, n_outputs, row_weight, dtype):
         return y.to(dtype)
@@ -253,7 +290,8 @@ class Huber(RegressionLoss):
 class Poisson(RegressionLoss):
     """Half the Poisson deviance of ``exp(z)``, for counts and other targets that are not negative.
 
-    The output layer is the logarithm of the prediction, and targets are not standardised.
+    The output layer is the logarithm of the prediction. Standardised targets have mean 1 and keep their zero: the deviance of
+    multiples is the multiple of the deviance.
 
     Examples
     --------
@@ -262,8 +300,11 @@ class Poisson(RegressionLoss):
     Poisson()
     """
 
-    allows_scaling = False
     out_activation = "exp"
+
+    def standardization(self, y, sample_weight):
+        scale = np.average(y, axis=0, weights=sample_weight)
+        return np.zeros_like(scale), np.where(scale > 0.0, scale, 1.0)
 
     def gradient(self, outputs, targets, row_weight, out):
         return torch.exp(outputs, out=out).sub_(targets).mul_(row_weight / outputs.shape[-1])

@@ -6,4 +6,13 @@ from skdnn.engine.plan import LayerPlan, NetworkPlan, UpdatePlan
 from skdnn.engine.trainer import Trainer, split_into_batches
 from skdnn.engine.update import Update
 
-__all__ = ["LayerPlan", "Network", "NetworkPlan", "Trainer", "Update", "UpdatePlan", "build_module", "split_into_batches"]
+__all__ = [
+    "LayerPlan",
+    "Network",
+    "NetworkPlan",
+    "Trainer",
+    "Update",
+    "UpdatePlan",
+    "build_module",
+    "split_into_batches",
+]

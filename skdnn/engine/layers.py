@@ -13,6 +13,7 @@ from functools import partial
 import torch
 
 from skdnn.components.kernels import kernel_of
+from skdnn.engine.weighted_norm import WeightedNorm
 
 _batch_norm = kernel_of(torch.ops.aten.native_batch_norm.out)
 _batch_norm_backward = kernel_of(torch.ops.aten.native_batch_norm_backward.out)
@@ -99,13 +100,19 @@ class BatchNormalization:
     running_mean, running_variance : Tensor of shape ([K,] n_units)
     n_networks : int
     batch_norm : BatchNorm
+
+    Attributes
+    ----------
+    row_weights : tuple of Tensor or None
+        Shares and count of the rows for the passes recorded next, see `WeightedNorm`; None where all rows count the same.
     """
 
     def __init__(self, scale, shift, scale_gradient, shift_gradient, running_mean, running_variance, n_networks, batch_norm):
+        self._tensors = scale, shift, scale_gradient, shift_gradient, running_mean, running_variance
         # Units of all networks stand side by side: statistics are taken over rows, so K networks are K times as many units.
-        self._scale, self._shift = scale.view(-1), shift.view(-1)
-        self._scale_gradient, self._shift_gradient = scale_gradient.view(-1), shift_gradient.view(-1)
-        self._mean, self._variance = running_mean.view(-1), running_variance.view(-1)
+        self._scale, self._shift, self._scale_gradient, self._shift_gradient, self._mean, self._variance = (
+            tensor.view(-1) for tensor in self._tensors
+        )
         self._n_networks = n_networks
         self._new_share = 1.0 - batch_norm.momentum
         self._epsilon = batch_norm.epsilon
@@ -113,8 +120,11 @@ class BatchNormalization:
         self._inputs, self._outputs, self._gradients, self._input_gradients = (
             _Buffers(scale, 1, len(self._scale)) for _ in range(4)
         )
+        self.row_weights = None
 
     def forward(self, x, out=None):
+        if self.row_weights is not None:
+            return self._forward_weighted(x, out)
         self._x, calls = self._side_by_side(x, self._inputs)
         normalized = self._outputs[x.shape[-2]] if out is None or self._n_networks > 1 else out
         calls.append(
@@ -138,8 +148,27 @@ class BatchNormalization:
             return normalized, calls
         return out, [*calls, partial(out.copy_, normalized)]
 
+    def _forward_weighted(self, x, out):
+        n_rows = x.shape[-2]
+        shares, count = self.row_weights
+        self._weighted = WeightedNorm(
+            *self._tensors,
+            self._new_share,
+            self._epsilon,
+            x=x,
+            normalized=self._one_by_one(self._inputs[n_rows]),
+            scratch=self._one_by_one(self._gradients[n_rows]),
+            shares=shares,
+            count=count,
+        )
+        out = self._one_by_one(self._outputs[n_rows]) if out is None else out
+        return out, self._weighted.forward(out)
+
     def backward(self, gradient):
         input_gradient = self._input_gradients[gradient.shape[-2]]
+        if self.row_weights is not None:
+            input_gradient = self._one_by_one(input_gradient)
+            return input_gradient, self._weighted.backward(gradient, input_gradient)
         gradient, calls = self._side_by_side(gradient, self._gradients)
         calls.append(
             partial(
@@ -245,13 +274,16 @@ class Dropout:
         self._unrecorded = iter(masks.unbind(0))
         return partial(self._draw, masks)
 
-    def _draw(self, masks, n_batches):
+    def _draw(self, masks, n_batches, twins=None):
         """Draw the masks of all batches at once: one call a network instead of one a batch."""
         masks = masks[:n_batches]
+        n_rows = masks.shape[-2] if twins is None else int(twins.max()) + 1
         for k, (rate, generator) in enumerate(zip(self._rates, self._generators, strict=True)):
             if rate > 0.0:
                 # Drawn into memory in one piece, so that a network's stream is the same alone and among others.
-                mask = masks.new_empty(n_batches, *masks.shape[-2:]).bernoulli_(1.0 - rate, generator=generator)
+                mask = masks.new_empty(n_batches, n_rows, self._n_units).bernoulli_(1.0 - rate, generator=generator)
+                if twins is not None:
+                    mask = mask[:, twins[k % len(twins)]]
                 (masks if len(self._rates) == 1 else masks[:, k]).copy_(mask.div_(1.0 - rate))
 
     def forward(self, x, out=None):

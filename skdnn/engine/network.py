@@ -6,6 +6,7 @@ import torch
 
 from skdnn.components._component import stack
 from skdnn.engine.layers import Activate, BatchNormalization, Dense, Dropout
+from skdnn.engine.rows import take_rows
 from skdnn.engine.storage import FlatStorage
 
 # Elements that one block of a prediction may occupy in all its activations: 16 MiB in float32, within reach of a cache.
@@ -108,6 +109,7 @@ class Network:
             if any(rates):
                 self.layers.append(Dropout(rates, self._generators, layer.n_out, like))
         self._drops = [layer for layer in self.layers if isinstance(layer, Dropout)]
+        self._norms = [layer for layer in self.layers if isinstance(layer, BatchNormalization)]
         first_dense = next(i for i, layer in enumerate(self.layers) if isinstance(layer, Dense))
         self._backward_chain = [*self.layers[:first_dense:-1], self.layers[first_dense]]
 
@@ -145,7 +147,7 @@ class Network:
                     layer.initializer.fill(draws, generator, layer.gain)
                     kernel.copy_(draws)
 
-    def record(self, x, out, output_gradient, loss_gradient):
+    def record(self, x, out, output_gradient, loss_gradient, row_weights=None):
         """Return the calls of one training pass over a batch, which fill `out` and `gradient`.
 
         Parameters
@@ -157,6 +159,9 @@ class Network:
             For the loss' gradient with respect to them.
         loss_gradient : callable
             The call that fills `output_gradient` from `out`.
+        row_weights : tuple of Tensor, default=None
+            Of shape ([n_networks or 1,] n_rows, 1), what each row is of the batch; and ([n_networks or 1,] 1, 1), how many
+            rows the batch counts as. Rows count the same by default.
 
         Returns
         -------
@@ -164,6 +169,8 @@ class Network:
             To be made in their order, as often as there are new values in `x`.
         """
         program = []
+        for layer in self._norms:
+            layer.row_weights = row_weights
         for layer in self.layers:
             x, calls = layer.forward(x, out if layer is self.layers[-1] else None)
             program += calls
@@ -180,7 +187,8 @@ class Network:
         Returns
         -------
         calls : list of callable
-            Each is given a number of batches and draws the masks of the first so many.
+            Each is given a number of batches, and `twins` of shape (1 or n_networks, n_rows) or None, and draws the masks of
+            the first so many.
         """
         return [layer.reserve_masks(n_batches, n_rows) for layer in self._drops]
 
@@ -226,27 +234,35 @@ class Network:
             x = layer.infer(x)
         return x
 
-    def predict(self, X):
+    def predict(self, X, rows=None):
         """Return the output layer's values for any number of rows, computed block by block.
 
         Parameters
         ----------
-        X : Tensor of shape (n_rows, n_features)
+        X : Tensor of shape (n_samples, n_features), or scipy CSR array or matrix of that shape
             On any device, of any dtype.
+        rows : Tensor of shape (n_rows,), default=None
+            Indices of the rows that are asked for, by default all.
 
         Returns
         -------
         outputs : Tensor of shape ([n_networks,] n_rows, n_outputs)
             On the CPU.
         """
+        n_rows = X.shape[0] if rows is None else len(rows)
+        blocks = [slice(start, start + self.block_size) for start in range(0, n_rows, self.block_size)] or [slice(0, 0)]
         with torch.inference_mode():
-            if len(X) <= self.block_size:
-                return self.infer(X.to(self.device, self.dtype)).cpu()
+
+            def outputs_of(block):
+                some = take_rows(X, block if rows is None else rows[block])
+                return self.infer(some.to(self.device, self.dtype)).cpu()
+
+            if len(blocks) == 1:
+                return outputs_of(blocks[0])
             leading = () if self.n_networks == 1 else (self.n_networks,)
-            outputs = torch.empty(*leading, len(X), self.n_outputs, dtype=self.dtype)
-            for start in range(0, len(X), self.block_size):
-                rows = slice(start, start + self.block_size)
-                outputs[..., rows, :] = self.infer(X[rows].to(self.device, self.dtype))
+            outputs = torch.empty(*leading, n_rows, self.n_outputs, dtype=self.dtype)
+            for block in blocks:
+                outputs[..., block, :] = outputs_of(block)
             return outputs
 
     def __getstate__(self):

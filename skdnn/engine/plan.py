@@ -56,6 +56,11 @@ class NetworkPlan:
         return any(layer.batch_norm is not None for layer in self.layers)
 
     @property
+    def uses_dropout(self):
+        """Whether training draws masks."""
+        return self.input_dropout > 0.0 or any(layer.dropout > 0.0 for layer in self.layers)
+
+    @property
     def n_products(self):
         """Multiplications and additions that one row costs in one product with every kernel, the measure of a step's size."""
         return sum(layer.n_in * layer.n_out for layer in self.layers)

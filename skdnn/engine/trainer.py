@@ -4,6 +4,8 @@ from functools import partial
 
 import torch
 
+from skdnn.engine.rows import gather_rows
+
 # A chunk holds this many batches, fewer where they are large: enough that gathering costs one call in some tens of steps.
 _CHUNK_BATCHES = 32
 _CHUNK_ELEMENTS = 2**21
@@ -67,24 +69,30 @@ class Trainer:
         """Return how many updates an epoch of `n_rows` rows makes."""
         return sum(n_batches for n_batches, _ in split_into_batches(n_rows, self.batch_size, self._smallest))
 
-    def run_epoch(self, X, y, order, rates, weights=None, watcher=None):
+    def run_epoch(self, X, y, order, rates, weights=None, watcher=None, *, sample_weight=None, twins=None):
         """Train on every row of `order` once.
 
         Nothing waits for the device: read the result when it is needed.
 
         Parameters
         ----------
-        X : Tensor of shape (n_samples, n_features)
-        y : Tensor of shape (n_samples,)
+        X : Tensor of shape (n_samples, n_features), or scipy CSR array or matrix of that shape
+        y : Tensor of shape (n_samples,) or (n_samples, n_targets)
         order : Tensor of shape (n_rows,) or (n_networks, n_rows)
             Indices of the rows to train on, in their order; one a network where they see different batches.
         rates : sequence of float or of Tensor of shape (n_networks,)
             The learning rate of each update. A rate that moves is another tensor: one that is changed in place goes unnoticed.
         weights : Tensor of shape (n_samples, 1) or (n_samples, n_outputs), default=None
-            What a row, or each output of a row, counts in the mean loss of its batch; 1 by default.
+            What the loss of a row, or of each of its outputs, is multiplied with; 1 by default.
         watcher : object, default=None
             Told of every batch: ``batch_begins(x, y)``, ``gradient_is_ready(x, y)`` before the update and
             ``batch_ends(x, y, outputs, loss)`` after it.
+        sample_weight : Tensor of shape (n_samples, 1), default=None
+            How often a row counts, above 0 for all in `order`: a batch's loss and its statistics are weighted means. 1 by
+            default.
+        twins : Tensor of int of shape (n_samples,), default=None
+            Rows of the same number, counted from 0, share their dropout masks; for epochs of one batch only. By default each
+            row has masks of its own.
 
         Returns
         -------
@@ -94,28 +102,29 @@ class Trainer:
         if self._network.n_networks == 1:
             order = order.reshape(-1)
         n_rows = order.shape[-1]
-        total = torch.zeros(self._network.n_networks, dtype=self._network.dtype, device=X.device)
+        total = torch.zeros(self._network.n_networks, dtype=self._network.dtype, device=self._network.device)
         rates = iter(rates)
         start = 0
         with torch.inference_mode():
             for n_batches, size in split_into_batches(n_rows, self.batch_size, self._smallest):
-                chunk = self._chunk(n_batches, size, X.shape[1], order.dim() == 2, weights)
+                chunk = self._chunk(n_batches, size, order.dim() == 2, weights, sample_weight)
                 while n_batches:
                     count = min(n_batches, chunk.n_batches)
-                    chunk.fill(X, y, weights, order[..., start : start + count * size], count)
+                    chunk.fill(X, y, order[..., start : start + count * size], count, weights, sample_weight, twins)
                     self._train(chunk, count, rates, watcher)
-                    total += chunk.losses(count).mul_(size)
+                    total += chunk.total_loss(count)
                     start += count * size
                     n_batches -= count
-            return total.div_(n_rows)
+            return total.div_(n_rows if sample_weight is None else sample_weight[order].sum((-2, -1)))
 
-    def _chunk(self, n_batches, size, n_features, has_own_batches, weights):
+    def _chunk(self, n_batches, size, has_own_batches, weights, sample_weight):
         """The buffers and calls for batches of one size, made when the first of them comes."""
         n_weights = 0 if weights is None else weights.shape[1]
-        key = size, has_own_batches, n_weights
+        key = size, has_own_batches, n_weights, sample_weight is not None
         if key not in self._chunks:
+            n_features = self._network.plans[0].layers[0].n_in
             n_batches = min(n_batches, _CHUNK_BATCHES, max(1, _CHUNK_ELEMENTS // (size * n_features)))
-            self._chunks[key] = _Chunk(self._network, self._loss, n_batches, size, n_features, has_own_batches, n_weights)
+            self._chunks[key] = _Chunk(self._network, self._loss, n_batches, *key)
         return self._chunks[key]
 
     def _train(self, chunk, count, rates, watcher):
@@ -134,7 +143,7 @@ class Trainer:
                 call()
             watcher.gradient_is_ready(*batch)
             step(next(rates))
-            watcher.batch_ends(*batch, chunk.outputs[i], chunk.losses(1, first=i))
+            watcher.batch_ends(*batch, chunk.outputs[i], chunk.losses(slice(i, i + 1)).sum(0))
 
 
 class _Chunk:
@@ -144,11 +153,12 @@ class _Chunk:
     ----------
     network : Network
     loss : Loss
-    n_batches, size, n_features : int
+    n_batches, size : int
     has_own_batches : bool
         Whether each network sees batches of its own.
     n_weights : int
-        Weights of a row: 0 for none, 1, or one an output.
+        Factors of a row's loss: 0 for none, 1, or one an output.
+    has_sample_weight : bool
 
     Attributes
     ----------
@@ -161,47 +171,65 @@ class _Chunk:
         For each batch, the calls from its rows to the gradient.
     """
 
-    def __init__(self, network, loss, n_batches, size, n_features, has_own_batches, n_weights):
+    def __init__(self, network, loss, n_batches, size, has_own_batches, n_weights, has_sample_weight):
         self.n_batches = n_batches
         self._loss = loss
         self._size = size
-        self._leading = () if network.n_networks == 1 else (network.n_networks,)
-        self._own = self._leading if has_own_batches else ()
-        self._shared = self._own if has_own_batches or not self._leading else (1,)
+        leading = () if network.n_networks == 1 else (network.n_networks,)
+        self._own = leading if has_own_batches else ()
+        self._shared = self._own if has_own_batches or not leading else (1,)
         with torch.inference_mode(False):
             empty = network.gradient.new_empty
-            self.x = empty(n_batches, *self._own, size, n_features)
-            self.outputs = empty(n_batches, *self._leading, size, network.n_outputs)
+            self.x = empty(n_batches, *self._own, size, network.plans[0].layers[0].n_in)
+            self.outputs = empty(n_batches, *leading, size, network.n_outputs)
             self._targets = empty(n_batches, *self._shared, size, network.n_outputs)
-            output_gradient = empty(*self._leading, size, network.n_outputs)
-            self._weights = empty(n_batches, *self._shared, size, n_weights) if n_weights else None
+            output_gradient = empty(*leading, size, network.n_outputs)
+            # What a row is of its batch, whose shares sum to 1, and what the batch counts.
+            self._shares = empty(n_batches, *self._shared, size, 1) if has_sample_weight else None
+            self._counts = empty(n_batches, *self._shared, 1, 1) if has_sample_weight else None
+            self._weights = empty(n_batches, *self._shared, size, n_weights) if n_weights else self._shares
         self._draw_masks = network.reserve_masks(n_batches, size)
         self.programs = [
             network.record(
-                x, output, output_gradient, partial(loss.gradient, output, target, self._weights_of(i), output_gradient)
+                self.x[i],
+                self.outputs[i],
+                output_gradient,
+                partial(loss.gradient, self.outputs[i], self._targets[i], self._weights_of(i), output_gradient),
+                None if self._shares is None else (self._shares[i], self._counts[i]),
             )
-            for i, (x, output, target) in enumerate(zip(self.x, self.outputs, self._targets, strict=True))
+            for i in range(n_batches)
         ]
 
     def _weights_of(self, batches):
         """What each row counts in the loss of its batch: one number, or a tensor that broadcasts against the outputs."""
         return 1.0 / self._size if self._weights is None else self._weights[batches]
 
-    def fill(self, X, y, weights, rows, count):
-        """Gather the rows of the next `count` batches, and draw what is random about them."""
+    def fill(self, X, y, rows, count, weights, sample_weight, twins):
+        """Gather the rows of the next `count` batches, and draw what is random about them; see `Trainer.run_epoch`."""
         if self._own:
             rows = rows.view(-1, count, self._size).transpose(0, 1).reshape(-1)
-        torch.index_select(X, 0, rows, out=self.x[:count].view(-1, X.shape[1]))
+        gather_rows(X, rows, self.x[:count].view(-1, self.x.shape[-1]))
         self.y = y[rows].view(count, *self._shared, self._size, *y.shape[1:])
+        share = 1.0 / self._size
+        if sample_weight is not None:
+            own = sample_weight[rows].view(self._shares[:count].shape)
+            torch.sum(own, -2, keepdim=True, out=self._counts[:count])
+            share = torch.div(own, self._counts[:count], out=self._shares[:count])
         if weights is not None:
-            torch.div(weights[rows].view(self._weights[:count].shape), self._size, out=self._weights[:count])
-        weight = self._weights_of(slice(count))
-        self._targets[:count] = self._loss.prepare(self.y, self.outputs.shape[-1], weight, self.x.dtype)
+            torch.mul(weights[rows].view(self._weights[:count].shape), share, out=self._weights[:count])
+        self._targets[:count] = self._loss.prepare(self.y, self.outputs.shape[-1], self._weights_of(slice(count)), self.x.dtype)
+        twins = None if twins is None else twins[rows].view(-1, self._size)
         for draw in self._draw_masks:
-            draw(count)
+            draw(count, twins)
 
-    def losses(self, count, first=0):
-        """Return the sum of the batches' losses, a tensor of shape (n_networks,)."""
-        batches = slice(first, first + count)
+    def losses(self, batches):
+        """Return the mean loss of each batch of a slice, a tensor of shape (n_batches, n_networks)."""
         losses = self._loss.value(self.outputs[batches], self._targets[batches], self._weights_of(batches))
-        return losses.view(count, -1).sum(0)
+        return losses.view(len(losses), -1)
+
+    def total_loss(self, count):
+        """Return the sum of the rows' losses in the first `count` batches, a tensor of shape (n_networks,)."""
+        losses = self.losses(slice(count))
+        if self._counts is None:
+            return losses.sum(0).mul_(self._size)
+        return losses.mul_(self._counts[:count].view(count, -1)).sum(0)

@@ -90,7 +90,16 @@ class Session:
         if self.plan.shuffle:
             rows = rows[torch.randperm(len(rows), generator=self._order)]
         data = self.data
-        loss = self._trainer.run_epoch(data.X, data.y, rows.to(data.X.device), rates, data.weights, watcher)
+        loss = self._trainer.run_epoch(
+            data.X,
+            data.y,
+            rows.to(data.y.device),
+            rates,
+            data.weights,
+            watcher,
+            sample_weight=data.sample_weight,
+            twins=data.twins,
+        )
         self.n_epochs += 1
         self.n_samples += len(rows)
         with torch.inference_mode():
@@ -104,13 +113,26 @@ class Session:
 
     def validate(self):
         """Return the loss and the score of the validation rows."""
-        plan = self.plan
-        X, y, weights = self.data.validation_part()
-        outputs = self.network.predict(X).to(y.device)
+        data, rows = self.data.validation_part()
+        outputs = self.network.predict(data.X, rows).to(data.y.device)
+        y, weights, sample_weight = (
+            tensor if tensor is None or rows is None else tensor[rows.to(tensor.device)]
+            for tensor in (data.y, data.weights, data.sample_weight)
+        )
+        weight = sample_weight if weights is None else weights if sample_weight is None else weights * sample_weight
+        loss = self._loss_of(outputs, y, weight)
+        score = self.plan.score
+        return loss, -loss if score is None else score(self.network, outputs, y, sample_weight, weight)
+
+    def _loss_of(self, outputs, y, weight):
+        """Return the weighted mean of rows' losses."""
+        loss = self.plan.loss
         with torch.inference_mode():
-            weight = 1.0 / len(y) if weights is None else weights / weights.mean(0) / len(y)
-            targets = plan.loss.prepare(y, self.network.n_outputs, weight, plan.dtype)
-            return plan.loss.value(outputs, targets, weight).item(), plan.score(outputs, y)
+            total = len(y) if weight is None else weight.sum(0)
+            # An output whose rows all count nothing adds nothing.
+            share = 1.0 / total if weight is None else weight / total.masked_fill(total == 0.0, 1.0)
+            targets = loss.prepare(y, self.network.n_outputs, share, self.network.dtype)
+            return loss.value(outputs, targets, share).item()
 
 
 class _BatchEvents:

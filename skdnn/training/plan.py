@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -35,9 +36,10 @@ class TrainingPlan:
     schedule : Schedule
     learning_rate_init : float
     loss : Loss
-    score : callable
-        From outputs of shape (n_rows, n_outputs) and targets of shape (n_rows,) to the validation score, a float; greater is
-        better.
+    score : callable or None
+        From the network, its outputs of shape (n_rows, n_outputs), targets of shape (n_rows,), sample weights of shape
+        (n_rows, 1) or None, and their products with the weights of targets, of shape (n_rows, 1) or (n_rows, n_outputs) or
+        None, to the validation score, a float; greater is better. None for minus the validation loss.
     batch_size : int
     max_iter : int
         Epochs at most.
@@ -59,7 +61,7 @@ class TrainingPlan:
     schedule: Schedule
     learning_rate_init: float
     loss: Loss
-    score: Callable
+    score: Callable | None
     batch_size: int
     max_iter: int
     shuffle: bool
@@ -77,21 +79,27 @@ class TrainingData:
 
     Attributes
     ----------
-    X : Tensor of shape (n_samples, n_features)
-    y : Tensor of shape (n_samples,)
+    X : Tensor of shape (n_samples, n_features), or scipy CSR array or matrix of that shape
+    y : Tensor of shape (n_samples,) or (n_samples, n_targets)
     training_rows : Tensor of shape (n_training_rows,)
     validation_rows : Tensor of shape (n_validation_rows,) or None
     weights : Tensor of shape (n_samples, 1) or (n_samples, n_outputs) or None
-        What a row, or each output of a row, counts in the loss; of mean 1 over the training rows.
+        What the loss of a row, or of each of its outputs, is multiplied with; of mean 1 over the training rows.
+    sample_weight : Tensor of shape (n_samples, 1) or None
+        How often a row counts; above 0 for training rows.
+    twins : Tensor of int of shape (n_samples,) or None
+        Rows with the same number share their dropout masks, see `skdnn.engine.Trainer.run_epoch`.
     validation : TrainingData or None
-        Data to validate with, whose `training_rows` are all of its rows; given instead of `validation_rows`.
+        Data to validate with, with all of its rows; given instead of `validation_rows`.
     """
 
-    X: torch.Tensor
+    X: Any
     y: torch.Tensor
     training_rows: torch.Tensor
     validation_rows: torch.Tensor | None = None
     weights: torch.Tensor | None = None
+    sample_weight: torch.Tensor | None = None
+    twins: torch.Tensor | None = None
     validation: "TrainingData | None" = None
 
     @property
@@ -100,11 +108,8 @@ class TrainingData:
         return self.validation is not None or self.validation_rows is not None
 
     def validation_part(self):
-        """Return X, y and weights (or None) of the rows to validate with."""
-        if self.validation is not None:
-            return self.validation.X, self.validation.y, self.validation.weights
-        rows = self.validation_rows
-        return self.X[rows], self.y[rows], None if self.weights is None else self.weights[rows]
+        """Return the data that has the rows to validate with, and their indices, None for all."""
+        return (self, self.validation_rows) if self.validation is None else (self.validation, None)
 
 
 @dataclass(frozen=True)

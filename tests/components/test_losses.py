@@ -445,13 +445,25 @@ def test_labels_of_any_dtype_are_left_alone(n_labels, dtype):
 def test_which_targets_a_loss_takes(name):
     loss = REGRESSION_LOSSES[name]()
     assert loss.check(np.array([[0.0, 1.0], [2.5, 0.0]])) is None
-    assert loss.allows_scaling is (name != "poisson")
     if name == "poisson":
         for y in ([[1.0], [-1e-9]], [[0.0], [0.0]]):
             with pytest.raises(ValueError, match="loss='poisson' needs targets >= 0, not all of them 0, got values from"):
                 loss.check(np.array(y))
     else:
         assert loss.check(np.array([[-1.0], [0.0]])) is None
+
+
+@pytest.mark.parametrize("name", REGRESSION_LOSSES)
+@pytest.mark.parametrize("sample_weight", [None, [1.0, 0.0, 2.0, 3.0]])
+def test_a_losss_common_scale(name, sample_weight):
+    y = np.array([[1.0, 2.0], [5.0, 2.0], [0.0, 2.0], [3.0, 2.0]])
+    counts = np.ones(4, dtype=int) if sample_weight is None else np.int64(sample_weight)
+    repeated = np.repeat(y, counts, axis=0)
+    mean, scale = REGRESSION_LOSSES[name]().standardization(y, sample_weight)
+    if name == "poisson":
+        np.testing.assert_allclose((mean, scale), (np.zeros(2), repeated.mean(0)), rtol=1e-14)
+    else:
+        np.testing.assert_allclose((mean, scale), (repeated.mean(0), [repeated[:, 0].std(), 1.0]), rtol=1e-14)
 
 
 def test_predictions_are_in_the_unit_of_the_targets():

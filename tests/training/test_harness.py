@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 N_ROWS, N_TRAINING, BATCH_SIZE = 50, 40, 8
 
 
-def accuracy(outputs, y):
+def accuracy(network, outputs, y, sample_weight, weight):
     return (outputs.argmax(1) == y).double().mean().item()
 
 
@@ -73,9 +73,9 @@ def spy_on_rates(session):
     """Notes the rates that reach the engine's trainer."""
     seen, run_epoch = [], session._trainer.run_epoch
 
-    def run(X, y, order, rates, weights=None, watcher=None):
+    def run(X, y, order, rates, *others, **named):
         seen.append(list(rates))
-        return run_epoch(X, y, order, rates, weights, watcher)
+        return run_epoch(X, y, order, rates, *others, **named)
 
     session._trainer.run_epoch = run
     return seen
@@ -117,12 +117,12 @@ def test_validation_is_torchs_loss_and_the_plans_score():
         outputs = net.module_(data.X[data.validation_rows])
     y = data.y[data.validation_rows]
     assert net.history[-1]["valid_loss"] == pytest.approx(torch.nn.functional.cross_entropy(outputs, y).item())
-    assert net.history[-1]["valid_score"] == accuracy(outputs, y)
+    assert net.history[-1]["valid_score"] == accuracy(None, outputs, y, None, None)
 
 
 def test_the_network_keeps_the_weights_of_the_best_validation_score():
     scores = iter([0.1, 0.5, 0.3, 0.5, 0.2, 0.4])
-    session = make_session(score=lambda outputs, y: next(scores), batch_norm=BatchNorm())
+    session = make_session(score=lambda *_: next(scores), batch_norm=BatchNorm())
     network, states = session.network, []
 
     class Keep(Callback):
@@ -185,7 +185,7 @@ def test_a_schedule_by_update_with_one_update_an_epoch():
 def test_adaptive_goes_on_after_a_plateau_and_stops_at_the_least_rate():
     # No epoch brings tol, so a plateau is 3 epochs, the first one and 3 at the start. At a rate of at most 0.03 it is the last.
     schedule = Adaptive(divisor=2.0, min_learning_rate=0.03)
-    session = make_session(schedule=schedule, score=lambda outputs, y: 0.5, n_iter_no_change=2, max_iter=50)
+    session = make_session(schedule=schedule, score=lambda *_: 0.5, n_iter_no_change=2, max_iter=50)
     net = make_net(session)
     outcome = net.train()
     assert net.history[:, "learning_rate"] == [0.1] * 4 + [0.05] * 3 + [0.025] * 3
@@ -193,7 +193,7 @@ def test_adaptive_goes_on_after_a_plateau_and_stops_at_the_least_rate():
 
 
 def test_other_schedules_stop_at_the_first_plateau():
-    session = make_session(score=lambda outputs, y: 0.5, n_iter_no_change=2, max_iter=50)
+    session = make_session(score=lambda *_: 0.5, n_iter_no_change=2, max_iter=50)
     outcome = make_net(session).train()
     assert (outcome.reason, outcome.n_epochs) == ("no_progress", 4)
 
@@ -382,7 +382,10 @@ def test_callbacks_get_the_batches_where_they_listen():
 def test_rows_are_shuffled_on_demand_and_never_those_of_validation(shuffle):
     session = make_session(shuffle=shuffle)
     orders, run_epoch = [], session._trainer.run_epoch
-    session._trainer.run_epoch = lambda X, y, order, *rest: (orders.append(order), run_epoch(X, y, order, *rest))[1]
+    session._trainer.run_epoch = lambda X, y, order, *others, **named: (
+        orders.append(order),
+        run_epoch(X, y, order, *others, **named),
+    )[1]
     make_net(session).train()
     rows = torch.arange(N_TRAINING)
     assert all(torch.equal(order.sort().values, rows) for order in orders)
