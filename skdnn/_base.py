@@ -191,6 +191,10 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
             Units of the output layer.
         """
 
+    def _check_validation(self, n_rows):
+        """Refuse validation rows that say nothing."""
+        return
+
     def _learn_target_weights(self, samples, training_rows, is_stream):
         """Return a function from encoded targets to weights of their losses, or None where all weigh the same.
 
@@ -371,17 +375,20 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _plan_score(self, scorer, loss, samples, validation_rows, validation):
         """Return the plan's `score`: the estimator's own, that of a scorer, or None where the loss is watched."""
+        given = samples if validation is None else validation
+        rows = validation_rows if validation is None else validation.counted_rows
+        if rows is not None:
+            self._check_validation(len(rows))
         if self.monitor == "loss":
             return None
         if scorer is None:
             return OwnScore(self, loss)
-        if validation is None and validation_rows is None:
+        if rows is None:
             raise ValueError(
                 f"monitor={self.monitor!r} is a score of validation rows, and there are none. Set early_stopping=True, or "
                 "give X_val and y_val."
             )
-        given = samples if validation is None else validation
-        rows = slice(None) if validation is not None else validation_rows
+        rows = rows if validation is None else slice(None)
         return ScorerOnOutputs(self, loss, scorer, given.X[rows], given.y[rows])
 
     def _plan(self, techniques, network, loss, score, n_rows, X_dtype, device, seeds, continues):
@@ -473,7 +480,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
             self.validation_scores_ = self.best_validation_score_ = None
         else:
             self.best_loss_ = None
-            self.validation_scores_ = [row.get("valid_score") for row in history]
+            self.validation_scores_ = [row.get("valid_score", np.nan) for row in history]
             self.best_validation_score_ = outcome.best_value
 
 

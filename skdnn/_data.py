@@ -1,5 +1,7 @@
 """Arrays as tensors, without a copy where none is needed and never with a write."""
 
+import math
+
 import numpy as np
 import scipy.sparse
 import torch
@@ -103,7 +105,7 @@ def number_equal_rows(X, rows):
 
 
 def split_rows(rows, y, validation_fraction, seed):
-    """Split indices of rows, stratified by class where there are classes and each has rows enough.
+    """Split indices of rows, stratified by class where there are classes, and at least as many rows to set aside.
 
     Parameters
     ----------
@@ -117,18 +119,17 @@ def split_rows(rows, y, validation_fraction, seed):
     -------
     training_rows, validation_rows : ndarray of int
     """
-
-    def split(stratify):
-        return train_test_split(rows, test_size=validation_fraction, random_state=seed, stratify=stratify)
-
+    stratify = y[rows] if y.ndim == 1 else None
+    if stratify is not None:
+        sizes = np.unique(stratify, return_counts=True)[1]
+        if len(sizes) > math.ceil(validation_fraction * len(rows)) and sizes.min() > 1:
+            stratify = None
     try:
-        try:
-            return split(y[rows] if y.ndim == 1 else None)
-        except ValueError:  # a class has one row, or there are more classes than rows to set aside
-            return split(None)
+        return train_test_split(rows, test_size=validation_fraction, random_state=seed, stratify=stratify)
     except ValueError as error:
         raise ValueError(
-            f"early_stopping=True cannot set aside validation_fraction={validation_fraction!r} of {len(rows)} rows: {error}"
+            f"early_stopping=True cannot set aside validation_fraction={validation_fraction!r} of {len(rows)} rows"
+            f"{'' if stratify is None else ', stratified by class'}: {error}"
         ) from error
 
 

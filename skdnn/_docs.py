@@ -58,9 +58,9 @@ shuffle : bool, default=True
     Whether to put the rows into a new order at each epoch.
 
 early_stopping : bool, default=False
-    Whether to set aside `validation_fraction` of the rows (stratified by class in a classifier, where each class has rows
-    enough), watch their score instead of the training loss, and keep the weights (running statistics included) of the best
-    epoch.
+    Whether to set aside `validation_fraction` of the rows (stratified by class in a classifier, unless these are fewer
+    rows than classes), watch their score instead of the training loss, and keep the weights (running statistics included)
+    of the best epoch.
 
 validation_fraction : float in (0.0, 1.0), default=0.1
     Share of the rows for early stopping.

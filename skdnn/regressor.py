@@ -162,6 +162,13 @@ class MLPDeepRegressor(RegressorMixin, BaseMLPDeep):
         self._check_parameters()
         return self._train(X, y, sample_weight, continues=self.__sklearn_is_fitted__(), n_epochs=1)
 
+    def _check_validation(self, n_rows):
+        if n_rows < 2 and self.monitor == "auto":
+            raise ValueError(
+                "The validation set is too small: R2 is not defined for one row. Raise validation_fraction, give more rows, or "
+                "set monitor='loss'."
+            )
+
     def _encode_target(self, samples, loss, continues, classes):
         y = np.asarray(samples.y, dtype=np.float64).reshape(len(samples.y), -1)
         loss.check(y[samples.counted_rows])
