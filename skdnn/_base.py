@@ -237,7 +237,8 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         X_val : {array-like, sparse matrix} of shape (n_validation_samples, n_features), default=None
             Rows to validate with instead of those that `early_stopping` would set aside: their score decides when to stop,
             and which epoch's weights are kept. In a pipeline they are transformed like X with
-            ``Pipeline(..., transform_input=["X_val"])`` and metadata routing.
+            ``Pipeline(..., transform_input=["X_val"])`` and metadata routing. Searches cut metadata that are as long as X by
+            their folds, so let `X_val` have another number of rows there.
 
         y_val : array-like of shape (n_validation_samples,) or (n_validation_samples, n_targets), default=None
             Their targets; given exactly if `X_val` is.

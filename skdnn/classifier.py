@@ -182,8 +182,10 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
 
     def _encode_target(self, samples, loss, continues, classes):
         y = samples.y
-        check_classification_targets(y)
-        is_multilabel = type_of_target(y, input_name="y") == "multilabel-indicator"
+        kind = type_of_target(y, input_name="y")
+        if kind not in ("binary", "multiclass"):
+            check_classification_targets(y)
+        is_multilabel = kind == "multilabel-indicator"
         if is_multilabel:
             encoded = (y.toarray() if scipy.sparse.issparse(y) else np.asarray(y)).astype(np.float64)
             if not np.isin(encoded, (0.0, 1.0)).all():

@@ -6,6 +6,7 @@ from sklearn.base import RegressorMixin, clone
 from sklearn.metrics import d2_pinball_score, r2_score
 
 from skdnn._base import BaseMLPDeep
+from skdnn._data import to_tensor
 from skdnn._docs import share_docstring
 from skdnn.components.losses import Poisson, Quantile, resolve_regression_loss
 
@@ -214,7 +215,7 @@ class MLPDeepRegressor(RegressorMixin, BaseMLPDeep):
         loss = self._fitted_loss
         n_levels = len(loss.levels) if isinstance(loss, Quantile) else 1
         predicted = loss.predict(outputs).view(len(outputs), -1, n_levels)
-        scale, mean = (torch.from_numpy(array).to(outputs.dtype) for array in (self.target_scale_, self.target_mean_))
+        scale, mean = (to_tensor(array).to(outputs.dtype) for array in (self.target_scale_, self.target_mean_))
         predicted = predicted.mul(scale.view(-1, 1)).add_(mean.view(-1, 1)).numpy()
         if n_levels == 1:
             predicted = predicted[:, :, 0]

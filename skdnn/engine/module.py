@@ -23,9 +23,7 @@ def build_module(network, k=0):
     plan = network.plans[k]
     modules = [torch.nn.Dropout(plan.input_dropout)] if plan.input_dropout else []
     for layer in plan.layers:
-        linear = torch.nn.Linear(layer.n_in, layer.n_out, device="meta")  # draws no weights
-        linear.weight, linear.bias = next(parameters), next(parameters)
-        modules.append(linear)
+        modules.append(_make_linear(layer, next(parameters), next(parameters)))
         if layer.batch_norm is not None:
             norm = torch.nn.BatchNorm1d(
                 layer.n_out, eps=layer.batch_norm.epsilon, momentum=1.0 - layer.batch_norm.momentum, device=network.device
@@ -38,3 +36,12 @@ def build_module(network, k=0):
         if layer.dropout:
             modules.append(torch.nn.Dropout(layer.dropout))
     return torch.nn.Sequential(*modules).eval()
+
+
+def _make_linear(layer, weight, bias):
+    """Return a `torch.nn.Linear` of given parameters; its own `__init__` would draw some first, for a tenth of a short fit."""
+    linear = torch.nn.Linear.__new__(torch.nn.Linear)
+    torch.nn.Module.__init__(linear)
+    linear.in_features, linear.out_features = layer.n_in, layer.n_out
+    linear.weight, linear.bias = weight, bias
+    return linear
