@@ -461,6 +461,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         """Set the fitted attributes from a run that is over."""
         outcome, history = net.outcome_, net.history
         n_before = len(history) - outcome.n_epochs
+        rows = list(history)[n_before:]  # of a long stream the last only: skorch takes its time to look up a column
         self._network, self._fitted_loss = session.network, session.plan.loss
         self._net, self._module = net, net.module_
         # An optimizer whose moments have overflowed would never recover: the stream then goes on with a new one.
@@ -471,7 +472,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         self.n_layers_ = len(session.plan.network.layers) + 1
         self.n_outputs_ = session.network.n_outputs
         self.out_activation_ = session.plan.loss.out_activation
-        self.loss_curve_ = history[:, "train_loss"]
+        self.loss_curve_ = [*(self.loss_curve_ if continues else ()), *(row["train_loss"] for row in rows)]
         self.best_epoch_ = n_before + outcome.best_epoch
         # After a divergence the weights are those of an earlier epoch, and so is the loss that speaks of them.
         kept = self.best_epoch_ if outcome.reason == "diverged" else len(history)
@@ -480,8 +481,9 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
             self.best_loss_ = outcome.best_value
             self.validation_scores_ = self.best_validation_score_ = None
         else:
+            before = (self.validation_scores_ if continues else None) or [np.nan] * n_before
             self.best_loss_ = None
-            self.validation_scores_ = [row.get("valid_score", np.nan) for row in history]
+            self.validation_scores_ = [*before, *(row.get("valid_score", np.nan) for row in rows)]
             self.best_validation_score_ = outcome.best_value
 
 
