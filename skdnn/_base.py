@@ -9,10 +9,12 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.validation import validate_data
 from skorch.history import History
 
 from skdnn._data import draw_seeds, seed_sequence, split_rows, to_tensor
+from skdnn._fit_tasks import epoch_tasks, fit_task
 from skdnn._fitted import FittedNetworkMixin
 from skdnn._resolution import Techniques, resolve_device, resolve_dtype
 from skdnn._validation import Interval, Options, StrOptions, validate_parameter_constraints
@@ -33,7 +35,7 @@ def _unchanged_on_error(estimator):
         raise
 
 
-class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
+class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     """What classifier and regressor share. A subclass encodes targets, names the loss and scores outputs."""
 
     # Parameters that take names, objects or lists are checked where they are resolved.
@@ -177,6 +179,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
     def _score_outputs(self, loss, outputs, y):
         """Return the validation score of the output layer's values, a float; greater is better."""
 
+    @with_callbacks
     def fit(self, X, y, X_val=None, y_val=None):
         """Train on X and y, from new weights unless ``warm_start=True``.
 
@@ -214,7 +217,9 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
             raise ValueError("X_val and y_val must be given together.")
         self._check_parameters()
         validation = None if X_val is None else (X_val, y_val)
-        return self._train(X, y, continues=self.warm_start and self.__sklearn_is_fitted__(), validation=validation)
+        with fit_task(self, X, y):
+            self._train(X, y, continues=self.warm_start and self.__sklearn_is_fitted__(), validation=validation)
+        return self
 
     def _train(self, X, y, *, continues, validation=None, n_epochs=None, classes=None):
         """Check everything, train and store.
@@ -245,6 +250,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _train_and_store(self, X, y, continues, validation, n_epochs, classes):
         """Do as `_train` says; return the `KeyboardInterrupt` that ended training after an epoch, or None."""
+        listeners = epoch_tasks(self, X, y)
         device = resolve_device(self.device)
         # All parameters are known to be good before anything that is learned from data is replaced.
         techniques, loss = Techniques(self), self._resolve_loss()
@@ -274,7 +280,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         net = self._make_net(session, techniques.callbacks, History(self.history_) if continues else None)
         interrupt = None
         try:
-            net.train(n_epochs)
+            net.train(n_epochs, listeners)
         except KeyboardInterrupt as error:
             if not net.outcome_.best_epoch:
                 raise
@@ -335,7 +341,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
             dtype=resolve_dtype(self.dtype, X_dtype, device),
             device=device,
             seeds=Seeds(kernels, order, dropout),
-            verbose=bool(self.verbose),
+            verbose=int(self.verbose),
         )
 
     def _check_same_network(self, plan, loss):
@@ -362,16 +368,14 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         plan = session.plan
         return TrainingNet(
             build_module(session.network),
-            plan.loss.to_module(),
+            plan.loss,
             session=session,
             history=history,
             max_epochs=plan.max_iter,
             batch_size=plan.batch_size,
             lr=plan.learning_rate_init,
             device=str(plan.device),
-            train_split=None,
             callbacks=callbacks,
-            verbose=0,
         )
 
     def _store(self, net, session, continues, is_stream):

@@ -225,9 +225,8 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         return np.column_stack(columns)
 
     def _score_outputs(self, loss, outputs, y):
-        if self._is_multilabel:
-            return ((outputs > 0) == (y > 0.5)).all(1).double().mean().item()
-        return (_class_indices(outputs) == y).double().mean().item()
+        is_right = loss.predict(outputs) == y
+        return (is_right.all(1) if self._is_multilabel else is_right).double().mean().item()
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -263,10 +262,8 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
             Of the labels given to `fit`, or an indicator matrix of int.
         """
         outputs = self._outputs(X)
-        if self._is_multilabel:
-            return (outputs > 0).long().numpy()
-        indices = _class_indices(outputs)
-        return self.classes_[indices.numpy()]
+        predicted = self._fitted_loss.predict(outputs).numpy()
+        return predicted if self._is_multilabel else self.classes_[predicted]
 
     def predict_proba(self, X):
         """Return the probability of each class.
@@ -281,12 +278,7 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
             In the order of ``classes_``; rows sum to 1, but for multilabel targets, where each label has its own.
         """
         outputs = self._outputs(X)
-        if self._is_multilabel:
-            return torch.sigmoid(outputs).numpy()
-        if outputs.shape[1] == 1:
-            positive = torch.sigmoid(outputs)
-            return torch.cat([1.0 - positive, positive], 1).numpy()
-        return torch.softmax(outputs, 1).numpy()
+        return self._fitted_loss.probabilities(outputs).numpy()
 
     def predict_log_proba(self, X):
         """Return the logarithm of the probability of each class, exact where the probability itself rounds to 0.
@@ -307,11 +299,6 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         if outputs.shape[1] == 1:
             return torch.cat([log_sigmoid(-outputs), log_sigmoid(outputs)], 1).numpy()
         return torch.log_softmax(outputs, 1).numpy()
-
-
-def _class_indices(outputs):
-    """The class with the greatest output; of one output, the second class where it is positive."""
-    return (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
 
 
 def _weigh(class_weight, classes, y, training_rows, is_stream):

@@ -63,9 +63,17 @@ class Loss(Component):
         """Return the weighted loss, summed over rows and outputs."""
         raise NotImplementedError
 
+    def n_classes(self, n_outputs):
+        """Return how many classes, or labels, so many outputs tell apart; None where they are numbers."""
+        return
+
     def predict(self, outputs):
-        """Return what the outputs predict, in the unit of the targets."""
+        """Return what the outputs predict, in the unit of the targets: class indices, or numbers."""
         return outputs
+
+    def probabilities(self, outputs):
+        """Return the probability of each class or label; where there are none, what `predict` returns."""
+        return self.predict(outputs)
 
 
 class _LossModule(torch.nn.Module):
@@ -106,6 +114,15 @@ class CategoricalCrossentropy(Loss):
     def to_module(self):
         return torch.nn.CrossEntropyLoss()
 
+    def n_classes(self, n_outputs):
+        return n_outputs
+
+    def predict(self, outputs):
+        return outputs.argmax(-1)
+
+    def probabilities(self, outputs):
+        return torch.softmax(outputs, -1)
+
 
 class BinaryCrossentropy(Loss):
     """Cross-entropy of the logistic function over two classes, one output: ``log(1 + exp(z)) - y * z``."""
@@ -129,6 +146,16 @@ class BinaryCrossentropy(Loss):
     def to_module(self):
         return torch.nn.BCEWithLogitsLoss()
 
+    def n_classes(self, n_outputs):
+        return 2
+
+    def predict(self, outputs):
+        return (outputs[..., 0] > 0).long()
+
+    def probabilities(self, outputs):
+        positive = torch.sigmoid(outputs)
+        return torch.cat([1.0 - positive, positive], -1)
+
 
 class MultilabelCrossentropy(BinaryCrossentropy):
     """Cross-entropy of a logistic function for each label, summed over the labels."""
@@ -141,6 +168,15 @@ class MultilabelCrossentropy(BinaryCrossentropy):
 
     def to_module(self):
         return _LossModule(self)
+
+    def n_classes(self, n_outputs):
+        return n_outputs
+
+    def predict(self, outputs):
+        return (outputs > 0).long()
+
+    def probabilities(self, outputs):
+        return torch.sigmoid(outputs)
 
 
 class RegressionLoss(Loss):
