@@ -131,12 +131,35 @@ class EngineOptimizer(torch.optim.Optimizer):
     def step(self, closure=None):
         """Do nothing: torch's schedulers only want to know that updates were made before they move the rate."""
 
+
+class MovableRate:
+    """The learning rate as callbacks move it: by way of an optimizer, which is made when one of them asks for it.
+
+    Parameters
+    ----------
+    lr : float
+        Before anyone moves it.
+    """
+
+    def __init__(self, lr):
+        self._lr = lr
+        self._optimizer = None
+
+    def as_optimizer(self, parameters):
+        """Return the optimizer whose rate counts."""
+        if self._optimizer is None:
+            self._optimizer = EngineOptimizer(parameters, self._lr)
+        return self._optimizer
+
     def scale(self, rates):
-        """Yield the rates of a schedule in proportion to the optimizer's own, as it is when each of them is needed."""
-        self.step()
+        """Return the rates of a schedule in proportion to the optimizer's own, as it is when each of them is needed."""
+        return rates if self._optimizer is None else self._scale(rates)
+
+    def _scale(self, rates):
+        self._optimizer.step()
+        (group,) = self._optimizer.param_groups
         for rate in rates:
-            (group,) = self.param_groups
-            yield rate * (float(group["lr"]) / group["initial_lr"])
+            yield rate * (float(group["lr"]) / self._lr)
 
 
 class InterruptWatch:

@@ -11,7 +11,7 @@ from skorch import NeuralNet
 from skdnn.components import Moment
 from skdnn.engine import Network, Trainer, Update
 from skdnn.exceptions import InvalidParameterError
-from skdnn.training.callbacks import BatchEvents, EngineOptimizer, InterruptWatch, event_datasets, listens_to_batches
+from skdnn.training.callbacks import BatchEvents, InterruptWatch, MovableRate, event_datasets, listens_to_batches
 from skdnn.training.plan import Outcome
 from skdnn.training.policy import compute_policy
 from skdnn.training.prediction import LivePredictionMixin
@@ -37,14 +37,14 @@ class Session:
     Attributes
     ----------
     network : Network
-    optimizer : EngineOptimizer or None
-        What callbacks have made of the learning rate, once one of them has asked for it.
+    rate : MovableRate
+        What callbacks have made of the learning rate.
     """
 
     def __init__(self, plan, data, snapshot=None):
         self.plan = plan
         self.data = data
-        self.optimizer = None
+        self.rate = MovableRate(plan.learning_rate_init)
         self.network = Network([plan.network], plan.dtype, plan.device, [plan.seeds.dropout])
         if snapshot is None:
             self.network.initialize([plan.seeds.kernels])
@@ -147,7 +147,7 @@ class TrainingNet(LivePredictionMixin, NeuralNet):
         super().__init__(module, loss.to_module(), train_split=None, verbose=1, **kwargs)
         self.loss = loss
         self.session = session
-        self._optimizer = None
+        self._rate = MovableRate(self.lr) if session is None else session.rate
         self._interrupts = InterruptWatch()
 
     @property
@@ -160,10 +160,8 @@ class TrainingNet(LivePredictionMixin, NeuralNet):
 
     @property
     def optimizer_(self):
-        """The learning rate as an optimizer, made when a callback asks for it."""
-        if self._optimizer is None:
-            self._optimizer = EngineOptimizer(self.module_.parameters(), self.lr)
-        return self._optimizer
+        """The engine's update as an optimizer, of which only the learning rate is there to be moved."""
+        return self._rate.as_optimizer(self.module_.parameters())
 
     def initialize_history(self):
         """Go on with a history that was given."""
@@ -183,6 +181,10 @@ class TrainingNet(LivePredictionMixin, NeuralNet):
                     "estimator's parameters, and its inputs from X: set hidden_layer_sizes, optimizer and the like there."
                 )
         return super().set_params(**params)
+
+    def __getstate__(self):
+        # A net that is saved in training predicts; it does not train on, and does not take the data along.
+        return super().__getstate__() | {"session": None, "_best": None, "_listeners": None, "_interrupts": InterruptWatch()}
 
     def train(self, n_epochs=None, listeners=()):
         """Run the session's plan, leave its network with the weights to keep, and release the rest.
@@ -210,7 +212,6 @@ class TrainingNet(LivePredictionMixin, NeuralNet):
         self._best = initial = session.network.snapshot()
         self._reason = "max_iter" if n_epochs is None else "paused"
         self.n_epochs_, n_epochs_before = 0, len(self.history or ())
-        self._optimizer = session.optimizer
         interrupt = None
         with ExitStack() as stack:
             stack.enter_context(compute_policy(plan.network.n_products * plan.batch_size, plan.dtype, plan.device))
@@ -232,7 +233,6 @@ class TrainingNet(LivePredictionMixin, NeuralNet):
             finally:
                 del (self.history or [])[n_epochs_before + self.n_epochs_ :]  # the row of an epoch that was cut short
                 self.outcome_ = self._conclude(session, initial)
-                session.optimizer = self._optimizer
                 self.session = self._best = self._listeners = session.data = None
                 self.module.eval().zero_grad(set_to_none=True)
             if self.n_epochs_:
@@ -353,10 +353,8 @@ class TrainingNet(LivePredictionMixin, NeuralNet):
 
     def _train_epoch(self, watcher):
         """Train on every row and return the epoch's figures."""
-        rates, first = self._rates, self._rates[0]
-        if self._optimizer is not None:
-            rates, (first,) = self._optimizer.scale(rates), self._optimizer.scale(rates[:1])
-        loss, penalty, is_finite = self.session.train(rates, watcher)
+        (first,) = self._rate.scale(self._rates[:1])
+        loss, penalty, is_finite = self.session.train(self._rate.scale(self._rates), watcher)
         if not is_finite:
             self._reason = "diverged"
         return {"train_loss": loss + penalty, "base_loss": loss, "penalty": penalty, "learning_rate": first}
