@@ -6,15 +6,14 @@ from contextlib import ExitStack
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from skorch import NeuralNet
 
 from skdnn.components import Moment
 from skdnn.engine import Network, Trainer, Update
 from skdnn.exceptions import InvalidParameterError
 from skdnn.training.callbacks import BatchEvents, InterruptWatch, MovableRate, event_datasets, listens_to_batches
+from skdnn.training.live import LiveNet
 from skdnn.training.plan import Outcome
 from skdnn.training.policy import compute_policy
-from skdnn.training.prediction import LivePredictionMixin
 from skdnn.training.progress import progress_listeners
 from skdnn.training.stopping import ProgressMonitor
 
@@ -123,13 +122,13 @@ class Session:
         return loss.item(), plan.score(outputs, y)
 
 
-class TrainingNet(LivePredictionMixin, NeuralNet):
+class TrainingNet(LiveNet):
     """skorch's net with an epoch that is one call of the engine instead of a Python loop over a `DataLoader`.
 
     Made by estimators for one fit. Its ``module_`` is the live network; ``history`` has, for each epoch, `train_loss` (the
     total that is minimised), `base_loss` and `penalty` (its two parts), `learning_rate` (of the first update) and, with a
-    validation set, `valid_loss` and `valid_score`. An epoch whose batches no callback listens to is one batch there. A run
-    counts its epochs in ``n_epochs_``.
+    validation set, `valid_loss` and `valid_score`. For callbacks there are batches, too: an epoch whose batches none of them
+    listens to is one. A run counts its epochs in ``n_epochs_``.
 
     Parameters
     ----------
@@ -154,33 +153,11 @@ class TrainingNet(LivePredictionMixin, NeuralNet):
     def _default_callbacks(self):
         return []
 
-    def initialize_optimizer(self, *args, **kwargs):
-        """Make none: the engine updates the parameters."""
-        return self
-
-    @property
-    def optimizer_(self):
-        """The engine's update as an optimizer, of which only the learning rate is there to be moved."""
-        return self._rate.as_optimizer(self.module_.parameters())
-
     def initialize_history(self):
         """Go on with a history that was given."""
         if self.history is None:
             super().initialize_history()
         return self
-
-    def set_params(self, **params):
-        """Set the learning rate, or a parameter of a callback; the network is the estimator's to decide."""
-        rates = [params.pop(name) for name in ("lr", "optimizer__lr") if name in params]
-        for rate in rates:
-            self.optimizer_.param_groups[0]["lr"] = rate
-        for name in params:
-            if name.split("__")[0] in ("module", "criterion", "optimizer"):
-                raise InvalidParameterError(
-                    f"A callback has set {name!r} of the net. skdnn makes the network, its loss and its optimizer from the "
-                    "estimator's parameters, and its inputs from X: set hidden_layer_sizes, optimizer and the like there."
-                )
-        return super().set_params(**params)
 
     def __getstate__(self):
         # A net that is saved in training predicts; it does not train on, and does not take the data along.
@@ -212,6 +189,7 @@ class TrainingNet(LivePredictionMixin, NeuralNet):
         self._best = initial = session.network.snapshot()
         self._reason = "max_iter" if n_epochs is None else "paused"
         self.n_epochs_, n_epochs_before = 0, len(self.history or ())
+        self._least = {}
         interrupt = None
         with ExitStack() as stack:
             stack.enter_context(compute_policy(plan.network.n_products * plan.batch_size, plan.dtype, plan.device))
@@ -246,7 +224,7 @@ class TrainingNet(LivePredictionMixin, NeuralNet):
         """Tell callbacks that training is over; they may put other weights into the network."""
         try:
             self.notify("on_train_end", X=data.X, y=data.y)
-        except BaseException:
+        except Exception:
             session.network.restore(initial)
             raise
 
@@ -272,17 +250,6 @@ class TrainingNet(LivePredictionMixin, NeuralNet):
         """Return the parameters and statistics that the fit would end with, were the last epoch its last."""
         is_best_kept = self.session.data.is_validated or self._reason == "diverged"
         return self._best if is_best_kept else self.session.network.snapshot()
-
-    def notify(self, method_name, **cb_kwargs):
-        """Tell every callback; one that raises `KeyboardInterrupt` in an epoch ends training with it, as skorch has it."""
-        getattr(self, method_name)(self, **cb_kwargs)
-        for _, callback in self.callbacks_:
-            try:
-                getattr(callback, method_name)(self, **cb_kwargs)
-            except KeyboardInterrupt as interrupt:
-                if "train" in method_name or self._interrupts.has_seen(interrupt):
-                    raise
-                self._reason = "stopped"
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         """Run epochs until the plan, a callback or a listener says stop."""
@@ -323,33 +290,26 @@ class TrainingNet(LivePredictionMixin, NeuralNet):
     def _end_epoch(self, datasets):
         self.notify("on_epoch_end", **datasets)
         for listener in self._listeners:
-            if listener.epoch_ends(self) and self._reason != "diverged":
-                self._reason = "stopped"
+            if listener.epoch_ends(self):
+                self._stop()
 
-    def on_epoch_end(self, net, **kwargs):
-        """Flag the figures that are the best of the fit so far, for callbacks: skorch's own look for these flags."""
-        if not self.callbacks_:
-            return
-        rows = self.history.to_list()[-self.n_epochs_ :]
-        for name, best in (("train_loss", min), ("valid_loss", min), ("valid_score", max)):
-            if name in rows[-1]:
-                rows[-1][f"{name}_best"] = rows[-1][name] == best(row[name] for row in rows)
+    def _stop(self):
+        """End training with the epoch."""
+        if self._reason != "diverged":
+            self._reason = "stopped"
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
         """Train on every row, or score the validation rows, in the engine; the arguments are skorch's and not used."""
         is_watched = any(listens_to_batches(callback, training) for _, callback in self.callbacks_)
         watcher = BatchEvents(self) if is_watched else None
         if training:
-            figures, n_rows, n_batches = self._train_epoch(watcher), len(self.session.data.training_rows), len(self._rates)
+            figures = self._train_epoch(watcher)
         else:
             loss, score = self.session.validate(watcher)
-            figures, n_rows, n_batches = {"valid_loss": loss, "valid_score": score}, self.session.data.n_validation_rows, 1
-        row = self.history[-1]
-        row.update(figures)
-        row[f"{prefix}_batch_count"] = n_batches
-        if watcher is None:
-            loss_of_all = f"{prefix}_loss"
-            row["batches"].append({loss_of_all: row[loss_of_all], f"{prefix}_batch_size": n_rows})
+            figures = {"valid_loss": loss, "valid_score": score}
+        self.history[-1].update(figures)
+        if self.callbacks_:
+            self._describe_batches(training, prefix, is_watched)
 
     def _train_epoch(self, watcher):
         """Train on every row and return the epoch's figures."""

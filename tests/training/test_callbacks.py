@@ -15,6 +15,7 @@ import skorch.callbacks
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris, make_multilabel_classification
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import f1_score, log_loss, make_scorer, roc_auc_score
 from sklearn.model_selection import train_test_split
 from skorch.callbacks import (
@@ -367,6 +368,24 @@ def test_a_callback_that_stops_does_so_with_the_epoch_and_the_others_hear_of_it(
     assert clf.n_iter_ == witness.n_epochs == 2
     assert witness.n_ends == 1
     assert same(weights(clf), weights(make(max_iter=2).fit(X, LABELS)))
+
+
+def test_a_fit_that_diverges_has_diverged_whatever_a_callback_says():
+    clf = make(Stop("on_epoch_end", epoch=1), optimizer="sgd", learning_rate_init=1e300)
+    with pytest.warns(ConvergenceWarning, match="diverged in epoch 1"):
+        clf.fit(X, LABELS)
+    assert np.isfinite(clf.predict_proba(X)).all()
+
+
+def test_ctrl_c_at_the_end_leaves_a_fitted_estimator():
+    class Last(Callback):
+        def on_train_end(self, net, **kwargs):
+            signal.raise_signal(signal.SIGINT)
+
+    clf = make(Last())
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(X, LABELS)
+    assert same(weights(clf), weights(make().fit(X, LABELS)))
 
 
 @pytest.mark.parametrize("event", EVENTS)
