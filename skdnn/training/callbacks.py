@@ -4,7 +4,7 @@ import signal
 import threading
 
 import torch
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, EpochScoring
 from skorch.callbacks.scoring import ScoringBase
 from skorch.dataset import Dataset
 from skorch.utils import data_from_dataset
@@ -15,9 +15,12 @@ _BATCH_EVENTS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 def listens_to_batches(callback, training):
     """Say whether a callback has a hook for the batches of training, or for the validation rows.
 
-    skorch's scores have one for both, and use it for the one that their ``on_train`` names.
+    skorch's scores have one for both, and use it for the one that their ``on_train`` names; scores of epochs use it only
+    to cache predictions.
     """
     if isinstance(callback, ScoringBase) and callback.on_train != training:
+        return False
+    if getattr(type(callback), "on_batch_end", None) is EpochScoring.on_batch_end and not callback.use_caching:
         return False
     return any(getattr(type(callback), event, None) is not getattr(Callback, event) for event in _BATCH_EVENTS)
 

@@ -20,6 +20,9 @@ from skdnn.training.stopping import ProgressMonitor
 # A fit whose last loss is this many times that of guessing has gone astray, although every number in it is finite.
 _HOPELESS = 100.0
 
+# Rows that callbacks' predictions take at a time: enough that a batch costs arithmetic and not calls.
+_PREDICTION_ROWS = 4096
+
 
 class Session:
     """A network in training: what the harness needs for an epoch, and drops when the fit is over.
@@ -143,7 +146,9 @@ class TrainingNet(LiveNet):
 
     def __init__(self, module, loss, *, session=None, **kwargs):
         # Callbacks that print are asked to: the estimator's `verbose` speaks of what skdnn itself shows.
-        super().__init__(module, loss.to_module(), train_split=None, verbose=1, **kwargs)
+        super().__init__(
+            module, loss.to_module(), train_split=None, verbose=1, iterator_valid__batch_size=_PREDICTION_ROWS, **kwargs
+        )
         self.loss = loss
         self.session = session
         self._rate = MovableRate(self.lr) if session is None else session.rate

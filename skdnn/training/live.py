@@ -75,7 +75,7 @@ class LiveNet(NeuralNet):
     def get_iterator(self, dataset, training=False):
         """Return batches of the rows in their order."""
         if is_skorch_dataset(dataset):
-            return RowBatches(dataset, self.batch_size)
+            return RowBatches(dataset, self.batch_size if training else self.iterator_valid__batch_size)
         return super().get_iterator(dataset, training)
 
     def infer(self, x, **fit_params):

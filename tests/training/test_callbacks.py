@@ -154,7 +154,7 @@ def test_events_carry_skorch_datasets():
 
 def test_an_iterator_gives_the_rows_in_their_order():
     def iterate(net, dataset_train, dataset_valid):
-        return [list(net.get_iterator(part)) for part in (dataset_train, dataset_valid)]
+        return [list(net.get_iterator(dataset_train, training=True)), list(net.get_iterator(dataset_valid))]
 
     record = Record(iterate)
     make(record).fit(X_TRAIN, Y_TRAIN, **OWN)
@@ -584,8 +584,9 @@ def test_a_progress_bar_of_batches():
             super().on_epoch_end(net, **kwargs)
 
     make(Bar()).fit(X, LABELS)
+    make(Bar(), max_iter=1).fit(X_TRAIN, Y_TRAIN, **OWN)
     make(Bar(batches_per_epoch="count"), max_iter=2).fit(X_TRAIN, Y_TRAIN, **OWN)
-    assert counts == [(5, 5)] * N_EPOCHS + [(5, None), (5, 5)]  # the validation rows are one batch
+    assert counts == [(5, 5)] * N_EPOCHS + [(5, 5)] + [(5, None), (5, 5)]  # the validation rows are one batch
 
 
 class Writer:
