@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.validation import validate_data
 from skorch.history import History
 
 from skdnn._data import draw_seeds, number_equal_rows, resolve_sample_weight, seed_sequence, split_rows, to_rows, to_tensor
+from skdnn._fit_tasks import epoch_tasks, fit_task
 from skdnn._fitted import FittedNetworkMixin
 from skdnn._monitor import OwnScore, ScorerOnOutputs
 from skdnn._resolution import Techniques, resolve_device, resolve_dtype, resolve_monitor
@@ -49,7 +51,7 @@ class _Samples:
         return np.arange(self.X.shape[0]) if self.sample_weight is None else np.flatnonzero(self.sample_weight)
 
 
-class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
+class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     """What classifier and regressor share. A subclass encodes targets, names the loss and scores outputs."""
 
     # Parameters that take names, objects or lists are checked where they are resolved.
@@ -216,6 +218,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
     def _score_outputs(self, loss, outputs, y, sample_weight, weight):
         """Return the validation score of the output layer's values; see `TrainingPlan.score` for the arguments."""
 
+    @with_callbacks
     def fit(self, X, y, sample_weight=None, X_val=None, y_val=None, sample_weight_val=None):
         """Train on X and y, from new weights unless ``warm_start=True``.
 
@@ -265,7 +268,9 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         self._check_parameters()
         validation = None if X_val is None else (X_val, y_val, sample_weight_val)
         continues = self.warm_start and self.__sklearn_is_fitted__()
-        return self._train(X, y, sample_weight, continues=continues, validation=validation)
+        with fit_task(self, X, y, sample_weight):
+            self._train(X, y, sample_weight, continues=continues, validation=validation)
+        return self
 
     def _train(self, X, y, sample_weight, *, continues, validation=None, n_epochs=None, classes=None):
         """Check everything, train and store.
@@ -296,7 +301,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _train_and_store(self, given, continues, given_validation, n_epochs, classes):
         """Do as `_train` says; return the `KeyboardInterrupt` that ended training after an epoch, or None."""
-        is_stream = n_epochs is not None
+        is_stream, listeners = n_epochs is not None, epoch_tasks(self, *given)
         device = resolve_device(self.device)
         # All parameters are known to be good before anything that is learned from data is replaced.
         techniques, loss, scorer = Techniques(self), self._resolve_loss(), resolve_monitor(self.monitor, self)
@@ -323,7 +328,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         net = self._make_net(session, techniques.callbacks, History(self.history_) if continues else None)
         interrupt = None
         try:
-            net.train(n_epochs)
+            net.train(n_epochs, listeners)
         except KeyboardInterrupt as error:
             if not net.outcome_.best_epoch:
                 raise
@@ -418,7 +423,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
             dtype=resolve_dtype(self.dtype, X_dtype, device),
             device=device,
             seeds=Seeds(kernels, order, dropout),
-            verbose=bool(self.verbose),
+            verbose=int(self.verbose),
         )
 
     def _check_same_network(self, plan, loss):
@@ -445,23 +450,24 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         plan = session.plan
         return TrainingNet(
             build_module(session.network),
-            plan.loss.to_module(),
+            plan.loss,
             session=session,
             history=history,
             max_epochs=plan.max_iter,
             batch_size=plan.batch_size,
             lr=plan.learning_rate_init,
             device=str(plan.device),
-            train_split=None,
             callbacks=callbacks,
-            verbose=0,
         )
 
     def _store(self, net, session, continues, is_stream):
         """Set the fitted attributes from a run that is over."""
         outcome, history = net.outcome_, net.history
         n_before = len(history) - outcome.n_epochs
-        rows = list(history)[n_before:]  # of a long stream the last only: skorch takes its time to look up a column
+        rows = list(history)
+        # Of a long stream only the last rows are looked up.
+        is_known = continues and len(self.loss_curve_) == n_before
+        losses = [*(self.loss_curve_ if is_known else ()), *(row["train_loss"] for row in rows[n_before if is_known else 0 :])]
         self._network, self._fitted_loss = session.network, session.plan.loss
         self._net, self._module = net, net.module_
         # An optimizer whose moments have overflowed would never recover: the stream then goes on with a new one.
@@ -472,7 +478,7 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
         self.n_layers_ = len(session.plan.network.layers) + 1
         self.n_outputs_ = session.network.n_outputs
         self.out_activation_ = session.plan.loss.out_activation
-        self.loss_curve_ = [*(self.loss_curve_ if continues else ()), *(row["train_loss"] for row in rows)]
+        self.loss_curve_ = losses
         self.best_epoch_ = n_before + outcome.best_epoch
         # After a divergence the weights are those of an earlier epoch, and so is the loss that speaks of them.
         kept = self.best_epoch_ if outcome.reason == "diverged" else len(history)
@@ -481,9 +487,8 @@ class BaseMLPDeep(FittedNetworkMixin, BaseEstimator, metaclass=ABCMeta):
             self.best_loss_ = outcome.best_value
             self.validation_scores_ = self.best_validation_score_ = None
         else:
-            before = (self.validation_scores_ if continues else None) or [np.nan] * n_before
             self.best_loss_ = None
-            self.validation_scores_ = [*before, *(row.get("valid_score", np.nan) for row in rows)]
+            self.validation_scores_ = [row.get("valid_score", np.nan) for row in rows]
             self.best_validation_score_ = outcome.best_value
 
 

@@ -89,14 +89,19 @@ dtype : {"auto", "float32", "float64"}, default="auto"
     What to compute in. "auto" follows X on the CPU (float32 for float32, else float64), and is float32 on a GPU.
 
 callbacks : list of skorch.callbacks.Callback, default=None
-    Told of epochs and batches by `net_`. Callbacks that listen to batches cost a call for each.
+    Told of epochs and batches by `net_`, as instances, classes or ``(name, callback)`` pairs. One that raises
+    `KeyboardInterrupt` ends training with the epoch, as skorch's `EarlyStopping` does; one that loads weights when training
+    is over has the last word. To callbacks, targets are what the network is trained on: class indices, or standardised
+    numbers. A learning rate that they set (`LRScheduler`) multiplies the schedule of `learning_rate`. Callbacks that listen
+    to batches cost a call for each. scikit-learn's own callbacks are set with `set_callbacks`.
 
 random_state : int, RandomState instance or None, default=None
     Seed of initial weights, order of rows, dropout and the validation split. Global random generators are neither read
     nor moved; None takes fresh entropy.
 
 verbose : bool or int, default=False
-    Whether to print a line an epoch.
+    0 or False shows nothing, 1 or True a progress bar on standard error (a widget in a notebook) with the last epoch's
+    losses and score, 2 or more prints a line an epoch. Callbacks print what they print.
 """
 
 _ATTRIBUTES = """
@@ -136,7 +141,7 @@ intercepts_ : list of ndarray of shape (n_out,)
 
 history_ : skorch.history.History
     Of each epoch: ``train_loss`` and its parts ``base_loss`` and ``penalty``, ``learning_rate``, and with early stopping
-    ``valid_loss`` and ``valid_score``.
+    ``valid_loss`` and ``valid_score``; and what `callbacks` have recorded.
 
 module_ : torch.nn.Sequential
     The network as torch knows it. Its parameters are the estimator's own: training it changes predictions.

@@ -45,9 +45,7 @@ class FittedNetworkMixin:
         """The `skorch.NeuralNet` that ran the training."""
         self._check_has_network("net_")
         if self._net is None:
-            criterion = self._fitted_loss.to_module()
-            net = TrainingNet(self.module_, criterion, history=self.history_, train_split=None, verbose=0)
-            self._net = net.initialize()
+            self._net = TrainingNet(self.module_, self._fitted_loss, history=self.history_).initialize()
         return self._net
 
     @property

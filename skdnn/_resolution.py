@@ -94,6 +94,10 @@ def resolve_callbacks(callbacks):
     """Return skorch callbacks as a list, once each is known to be one."""
     for callback in callbacks or ():
         given = callback[-1] if isinstance(callback, list | tuple) and len(callback) == 2 else callback
+        if hasattr(given, "on_fit_task_end"):
+            raise InvalidParameterError(
+                f"callbacks are skorch callbacks. Set those of scikit-learn by set_callbacks(...). Got {callback!r}."
+            )
         if not (isinstance(given, Callback) or (isinstance(given, type) and issubclass(given, Callback))):
             raise InvalidParameterError(
                 f"callbacks must be skorch callbacks or (name, callback) pairs. Got {callback!r} instead."

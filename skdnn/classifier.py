@@ -252,10 +252,9 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         return lambda y: np.where(y > 0.5, on, off)
 
     def _score_outputs(self, loss, outputs, y, sample_weight, weight):
+        hits = loss.predict(outputs) == y
         if self._is_multilabel:  # a row is right or wrong as a whole, whatever its labels weigh
-            hits, weight = ((outputs > 0) == (y > 0.5)).all(1), sample_weight
-        else:
-            hits = _class_indices(outputs) == y
+            hits, weight = hits.all(1), sample_weight
         if weight is None:
             return hits.double().mean().item()
         weight = weight[:, 0].double()
@@ -295,10 +294,8 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
             Of the labels given to `fit`, or an indicator matrix of int.
         """
         outputs = self._outputs(X)
-        if self._is_multilabel:
-            return (outputs > 0).long().numpy()
-        indices = _class_indices(outputs)
-        return self.classes_[indices.numpy()]
+        predicted = self._fitted_loss.predict(outputs).numpy()
+        return predicted if self._is_multilabel else self.classes_[predicted]
 
     def predict_proba(self, X):
         """Return the probability of each class.
@@ -313,12 +310,7 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
             In the order of ``classes_``; rows sum to 1, but for multilabel targets, where each label has its own.
         """
         outputs = self._outputs(X)
-        if self._is_multilabel:
-            return torch.sigmoid(outputs).numpy()
-        if outputs.shape[1] == 1:
-            positive = torch.sigmoid(outputs)
-            return torch.cat([1.0 - positive, positive], 1).numpy()
-        return torch.softmax(outputs, 1).numpy()
+        return self._fitted_loss.probabilities(outputs).numpy()
 
     def predict_log_proba(self, X):
         """Return the logarithm of the probability of each class, exact where the probability itself rounds to 0.
@@ -339,11 +331,6 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         if outputs.shape[1] == 1:
             return torch.cat([log_sigmoid(-outputs), log_sigmoid(outputs)], 1).numpy()
         return torch.log_softmax(outputs, 1).numpy()
-
-
-def _class_indices(outputs):
-    """The class with the greatest output; of one output, the second class where it is positive."""
-    return (outputs[:, 0] > 0).long() if outputs.shape[1] == 1 else outputs.argmax(1)
 
 
 def _weights_of_classes(class_weight, classes, y, counts, is_stream):

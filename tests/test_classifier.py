@@ -364,15 +364,6 @@ def test_n_iter_no_change_stops_as_in_scikit_learn():
     assert clf.n_iter_ == 5
 
 
-def test_verbose_prints_an_epoch_a_line(capsys):
-    make(verbose=True, early_stopping=True).fit(X, Y)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5
-    assert all(line.startswith(f"Epoch {i}: loss = ") and "validation score" in line for i, line in enumerate(lines, 1))
-    make(verbose=False).fit(X, Y)
-    assert capsys.readouterr().out == ""
-
-
 # predictions --------------------------------------------------------------------------------------------------------------
 
 
@@ -463,8 +454,8 @@ def test_module_can_be_trained_by_torch():
 class Split(Callback):
     """Keeps the rows that training and validation use."""
 
-    def on_epoch_begin(self, net, dataset_train=None, **kwargs):
-        self.training, self.validation = dataset_train.training_rows.numpy(), dataset_train.validation_rows.numpy()
+    def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+        self.training, self.validation = dataset_train.indices, dataset_valid.indices
 
 
 # A rate that is too high: the score goes up and down, so that the last epoch is not the best.
@@ -808,3 +799,9 @@ def test_skorch_callbacks_are_told():
     clf = make(callbacks=[("log", log)]).fit(X, Y)
     assert log.events == ["train", *clf.loss_curve_, "end"]
     assert_same_state(clf, make().fit(X, Y))  # who listens changes nothing
+
+
+def test_warnings_point_at_the_callers_line():
+    with pytest.warns(ConvergenceWarning) as caught:
+        MLPDeepClassifier(max_iter=2, n_iter_no_change=1).fit(X, Y)
+    assert caught[0].filename == __file__

@@ -21,7 +21,7 @@ FOREIGN = {
     "ground": ("sklearn.utils", "sklearn.exceptions"),
     "skdnn.components": ("sklearn.base",),
     "skdnn.engine": (),
-    "skdnn.training": ("sklearn.exceptions", "skorch"),
+    "skdnn.training": ("sklearn.exceptions", "sklearn.metrics", "sklearn.utils", "skorch"),
     "estimators": ("sklearn", "skorch"),
 }
 

@@ -211,8 +211,8 @@ def test_an_indicator_matrix_holds_zeros_and_ones(values):
 class Split(Callback):
     """Keeps the rows that training and validation use."""
 
-    def on_epoch_begin(self, net, dataset_train=None, **kwargs):
-        self.training, self.validation = dataset_train.training_rows.numpy(), dataset_train.validation_rows.numpy()
+    def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+        self.training, self.validation = dataset_train.indices, dataset_valid.indices
 
 
 def test_early_stopping_watches_the_subset_accuracy():

@@ -378,8 +378,8 @@ def test_the_median_is_the_absolute_error():
 class Split(Callback):
     """Keeps the rows that training and validation use."""
 
-    def on_epoch_begin(self, net, dataset_train=None, **kwargs):
-        self.training, self.validation = dataset_train.training_rows.numpy(), dataset_train.validation_rows.numpy()
+    def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+        self.training, self.validation = dataset_train.indices, dataset_valid.indices
 
 
 def restless(**params):

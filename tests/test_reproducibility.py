@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -216,6 +217,13 @@ def two_threads():
     torch.set_num_threads(before)
 
 
+def fail(error):
+    """Raise an error, the one of Ctrl-C by way of the keyboard: of a callback's own skorch has it that training ends."""
+    if error is KeyboardInterrupt:
+        signal.raise_signal(signal.SIGINT)
+    raise error("stop here")
+
+
 class Raise(Callback):
     """Raises in the second epoch, at one event."""
 
@@ -225,7 +233,7 @@ class Raise(Callback):
 
     def _raise(self, net, event):
         if event == self.event and len(net.history) == 2:
-            raise self.error("stop here")
+            fail(self.error)
 
     def on_epoch_begin(self, net, **kwargs):
         self._raise(net, "on_epoch_begin")
@@ -387,7 +395,7 @@ def test_an_interrupted_fit_raises_and_keeps_the_best_weights(event, early_stopp
 def test_a_fit_interrupted_before_its_first_epoch_is_over_leaves_no_fit():
     class Now(Callback):
         def on_epoch_begin(self, net, **kwargs):
-            raise KeyboardInterrupt
+            fail(KeyboardInterrupt)
 
     clf = make(callbacks=[Now()])
     with pytest.raises(KeyboardInterrupt):
@@ -404,7 +412,7 @@ def test_training_goes_on_after_a_warm_start_that_was_stopped(error):
         def on_epoch_begin(self, net, **kwargs):
             if self.is_armed:
                 self.is_armed = False
-                raise error
+                fail(error)
 
     stop = OnlyOnce()
     clf = make(warm_start=True, callbacks=[stop]).fit(X, Y)

@@ -63,9 +63,17 @@ class Loss(Component):
         """Return the weighted loss, summed over rows and outputs."""
         raise NotImplementedError
 
+    def n_classes(self, n_outputs):
+        """Return how many classes, or labels, so many outputs tell apart; None where they are numbers."""
+        return
+
     def predict(self, outputs):
-        """Return what the outputs predict, in the unit of the targets."""
+        """Return what the outputs predict, in the unit of the targets: class indices, or numbers."""
         return outputs
+
+    def probabilities(self, outputs):
+        """Return the probability of each class or label; where there are none, what `predict` returns."""
+        return self.predict(outputs)
 
 
 class _LossModule(torch.nn.Module):
@@ -78,6 +86,13 @@ class _LossModule(torch.nn.Module):
     def forward(self, outputs, y):
         targets = self.loss.prepare(y, outputs.shape[-1], 1.0 / len(y), outputs.dtype)
         return self.loss.value(outputs, targets, 1.0 / len(y))
+
+
+class _BinaryLossModule(torch.nn.BCEWithLogitsLoss):
+    """torch's loss for targets that have no axis for the one output."""
+
+    def forward(self, outputs, y):
+        return super().forward(outputs, y.to(outputs.dtype).view_as(outputs))
 
 
 class _Crossentropy(Loss):
@@ -128,6 +143,15 @@ class CategoricalCrossentropy(_Crossentropy):
     def to_module(self):
         return torch.nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
 
+    def n_classes(self, n_outputs):
+        return n_outputs
+
+    def predict(self, outputs):
+        return outputs.argmax(-1)
+
+    def probabilities(self, outputs):
+        return torch.softmax(outputs, -1)
+
 
 class BinaryCrossentropy(_Crossentropy):
     """Cross-entropy of the logistic function over two classes, one output: ``log(1 + exp(z)) - y * z``."""
@@ -153,7 +177,17 @@ class BinaryCrossentropy(_Crossentropy):
         return y * (1.0 - self.label_smoothing) + self.label_smoothing / 2.0 if self.label_smoothing else y
 
     def to_module(self):
-        return _LossModule(self) if self.label_smoothing else torch.nn.BCEWithLogitsLoss()
+        return _LossModule(self) if self.label_smoothing else _BinaryLossModule()
+
+    def n_classes(self, n_outputs):
+        return 2
+
+    def predict(self, outputs):
+        return (outputs[..., 0] > 0).long()
+
+    def probabilities(self, outputs):
+        positive = torch.sigmoid(outputs)
+        return torch.cat([1.0 - positive, positive], -1)
 
 
 class MultilabelCrossentropy(BinaryCrossentropy):
@@ -167,6 +201,15 @@ class MultilabelCrossentropy(BinaryCrossentropy):
 
     def to_module(self):
         return _LossModule(self)
+
+    def n_classes(self, n_outputs):
+        return n_outputs
+
+    def predict(self, outputs):
+        return (outputs > 0).long()
+
+    def probabilities(self, outputs):
+        return torch.sigmoid(outputs)
 
 
 class RegressionLoss(Loss):

@@ -1,21 +1,26 @@
 """The skorch net that runs a fit: epochs, history, callbacks, validation, schedules and stopping around the engine."""
 
 import math
-import warnings
+from contextlib import ExitStack
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from skorch import NeuralNet
-from skorch.callbacks import Callback
 
 from skdnn.components import Moment
 from skdnn.engine import Network, Trainer, Update
+from skdnn.exceptions import InvalidParameterError, warn_caller
+from skdnn.training.callbacks import BatchEvents, InterruptWatch, MovableRate, event_datasets, listens_to_batches
+from skdnn.training.live import LiveNet
 from skdnn.training.plan import Outcome
 from skdnn.training.policy import compute_policy
+from skdnn.training.progress import progress_listeners
 from skdnn.training.stopping import ProgressMonitor
 
 # A fit whose last loss is this many times that of guessing has gone astray, although every number in it is finite.
 _HOPELESS = 100.0
+
+# Rows that callbacks' predictions take at a time: enough that a batch costs arithmetic and not calls.
+_PREDICTION_ROWS = 4096
 
 
 class Session:
@@ -33,11 +38,14 @@ class Session:
     Attributes
     ----------
     network : Network
+    rate : MovableRate
+        What callbacks have made of the learning rate.
     """
 
     def __init__(self, plan, data, snapshot=None):
         self.plan = plan
         self.data = data
+        self.rate = MovableRate(plan.learning_rate_init)
         self.network = Network([plan.network], plan.dtype, plan.device, [plan.seeds.dropout])
         if snapshot is None:
             self.network.initialize([plan.seeds.kernels])
@@ -111,7 +119,7 @@ class Session:
         """Whether the network's outputs for the rows it trains on are finite."""
         return bool(self.network.predict(self.data.X).isfinite().all())
 
-    def validate(self):
+    def validate(self, watcher=None):
         """Return the loss and the score of the validation rows."""
         data, rows = self.data.validation_part()
         outputs = self.network.predict(data.X, rows).to(data.y.device)
@@ -121,7 +129,9 @@ class Session:
         )
         weight = sample_weight if weights is None else weights if sample_weight is None else weights * sample_weight
         loss = self._loss_of(outputs, y, weight)
-        score = self.plan.score
+        if watcher is not None:
+            watcher.rows_are_validated(data.X, rows, y, outputs, loss)
+        loss, score = loss.item(), self.plan.score
         return loss, -loss if score is None else score(self.network, outputs, y, sample_weight, weight)
 
     def _loss_of(self, outputs, y, weight):
@@ -132,71 +142,41 @@ class Session:
             # An output whose rows all count nothing adds nothing.
             share = 1.0 / total if weight is None else weight / total.masked_fill(total == 0.0, 1.0)
             targets = loss.prepare(y, self.network.n_outputs, share, self.network.dtype)
-            return loss.value(outputs, targets, share).item()
+            return loss.value(outputs, targets, share)
 
 
-class _BatchEvents:
-    """Passes what the engine says of training batches on to skorch's callbacks.
-
-    Parameters
-    ----------
-    net : TrainingNet
-    """
-
-    def __init__(self, net):
-        self._net = net
-        gradients = net.session.network.parameters.network(0, net.session.network.gradient)
-        for parameter, gradient in zip(net.module_.parameters(), gradients, strict=True):
-            parameter.grad = gradient
-
-    def batch_begins(self, x, y):
-        self._notify("on_batch_begin", x, y)
-
-    def gradient_is_ready(self, x, y):
-        self._notify("on_grad_computed", x, y, named_parameters=list(self._net.module_.named_parameters()))
-
-    def batch_ends(self, x, y, outputs, loss):
-        self._net.history.record_batch("train_loss", loss.item())
-        self._net.history.record_batch("train_batch_size", len(x))
-        self._notify("on_batch_end", x, y, y_pred=outputs, loss=loss.squeeze(0))
-
-    def _notify(self, event, x, y, **tensors):
-        # Callbacks get ordinary tensors of their own, for what they do is not inference and outlives the batch.
-        with torch.inference_mode(False):
-            own = {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in tensors.items()}
-            batch = x.clone(), y.clone()
-            self._net.notify(event, batch=batch, training=True, **own)
-
-
-class TrainingNet(NeuralNet):
+class TrainingNet(LiveNet):
     """skorch's net with an epoch that is one call of the engine instead of a Python loop over a `DataLoader`.
 
     Made by estimators for one fit. Its ``module_`` is the live network; ``history`` has, for each epoch, `train_loss` (the
     total that is minimised), `base_loss` and `penalty` (its two parts), `learning_rate` (of the first update) and, with a
-    validation set, `valid_loss` and `valid_score`.
+    validation set, `valid_loss` and `valid_score`. For callbacks there are batches, too: an epoch whose batches none of them
+    listens to is one. A run counts its epochs in ``n_epochs_``.
 
     Parameters
     ----------
     module : torch.nn.Module
         Over the session's parameters.
-    criterion : torch.nn.Module
+    loss : Loss
     session : Session or None
         None for a net that has been trained.
     **kwargs
         Of `skorch.NeuralNet`.
     """
 
-    def __init__(self, module, criterion, *, session=None, **kwargs):
-        super().__init__(module, criterion, **kwargs)
+    def __init__(self, module, loss, *, session=None, **kwargs):
+        # Callbacks that print are asked to: the estimator's `verbose` speaks of what skdnn itself shows.
+        super().__init__(
+            module, loss.to_module(), train_split=None, verbose=1, iterator_valid__batch_size=_PREDICTION_ROWS, **kwargs
+        )
+        self.loss = loss
         self.session = session
+        self._rate = MovableRate(self.lr) if session is None else session.rate
+        self._interrupts = InterruptWatch()
 
     @property
     def _default_callbacks(self):
         return []
-
-    def initialize_optimizer(self, *args, **kwargs):
-        """Make none: the engine updates the parameters."""
-        return self
 
     def initialize_history(self):
         """Go on with a history that was given."""
@@ -204,13 +184,19 @@ class TrainingNet(NeuralNet):
             super().initialize_history()
         return self
 
-    def train(self, n_epochs=None):
+    def __getstate__(self):
+        # A net that is saved in training predicts; it does not train on, and does not take the data along.
+        return super().__getstate__() | {"session": None, "_best": None, "_listeners": None, "_interrupts": InterruptWatch()}
+
+    def train(self, n_epochs=None, listeners=()):
         """Run the session's plan, leave its network with the weights to keep, and release the rest.
 
         Parameters
         ----------
         n_epochs : int, default=None
             Epochs at most, by default the plan's ``max_iter``.
+        listeners : iterable of EpochListener, default=()
+            Told of the epochs beside those that the plan's ``verbose`` asks for.
 
         Returns
         -------
@@ -219,33 +205,53 @@ class TrainingNet(NeuralNet):
         Raises
         ------
         KeyboardInterrupt
-            As it came; the network has the best weights so far, and `outcome_` says which.
+            From the keyboard, as it came; the network has the best weights so far, and `outcome_` says which. One that a
+            callback raises in an epoch ends training with that epoch, as skorch has it.
         """
         session = self.session
         plan, data = session.plan, session.data
         self._monitor = ProgressMonitor(plan.tol, plan.n_iter_no_change, data.is_validated)
         self._best = initial = session.network.snapshot()
         self._reason = "max_iter" if n_epochs is None else "paused"
-        self._n_epochs, n_epochs_before = 0, len(self.history or ())
-        with compute_policy(plan.network.n_products * plan.batch_size, plan.dtype, plan.device):
+        self.n_epochs_, n_epochs_before = 0, len(self.history or ())
+        self._least = {}
+        interrupt = None
+        with ExitStack() as stack:
+            stack.enter_context(compute_policy(plan.network.n_products * plan.batch_size, plan.dtype, plan.device))
+            listeners = [*progress_listeners(plan.verbose, n_epochs or plan.max_iter), *listeners]
+            self._listeners = [stack.enter_context(listener) for listener in listeners]
+            if self.callbacks:
+                stack.enter_context(self._interrupts)
             try:
                 self.initialize()
                 self.notify("on_train_begin", X=data.X, y=data.y)
+                # A callback may have loaded what an earlier fit had saved.
+                self._best, n_epochs_before = session.network.snapshot(), len(self.history)
                 self.fit_loop(data.X, data.y, n_epochs or plan.max_iter)
-            except KeyboardInterrupt:
-                self._reason = "interrupted"
-                raise
+            except KeyboardInterrupt as error:
+                self._reason, interrupt = "interrupted", error
             except BaseException:
                 self._reason, self._best = "interrupted", initial  # an error leaves nothing behind
                 raise
             finally:
-                del (self.history or [])[n_epochs_before + self._n_epochs :]  # the row of an epoch that was cut short
+                del (self.history or [])[n_epochs_before + self.n_epochs_ :]  # the row of an epoch that was cut short
                 self.outcome_ = self._conclude(session, initial)
-                self.session = self._best = session.data = None
-                self.module.zero_grad(set_to_none=True)
-            self.notify("on_train_end", X=data.X, y=data.y)
+                self.session = self._best = self._listeners = session.data = None
+                self.module.eval().zero_grad(set_to_none=True)
+            if self.n_epochs_:
+                self._end_training(session, initial, data)
+        if interrupt is not None:
+            raise interrupt
         self._warn(plan)
         return self.outcome_
+
+    def _end_training(self, session, initial, data):
+        """Tell callbacks that training is over; they may put other weights into the network."""
+        try:
+            self.notify("on_train_end", X=data.X, y=data.y)
+        except Exception:
+            session.network.restore(initial)
+            raise
 
     def _conclude(self, session, initial):
         """Leave the weights to keep in the session's network and return the `Outcome`."""
@@ -257,32 +263,35 @@ class TrainingNet(NeuralNet):
             session.network.restore(initial)
             self._reason, best_epoch = "diverged", 0
         return Outcome(
-            n_epochs=self._n_epochs,
+            n_epochs=self.n_epochs_,
             best_epoch=best_epoch,
             best_value=self._monitor.best_value,
-            n_samples=self._n_epochs * len(session.data.training_rows),
+            n_samples=self.n_epochs_ * len(session.data.training_rows),
             is_validated=session.data.is_validated,
             reason=self._reason,
         )
 
+    def snapshot_to_keep(self):
+        """Return the parameters and statistics that the fit would end with, were the last epoch its last."""
+        is_best_kept = self.session.data.is_validated or self._reason == "diverged"
+        return self._best if is_best_kept else self.session.network.snapshot()
+
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
-        """Run epochs until the plan says stop."""
+        """Run epochs until the plan, a callback or a listener says stop."""
         session = self.session
-        datasets = {"dataset_train": session.data, "dataset_valid": None}
+        datasets = event_datasets(session.data) if self.callbacks_ else {}
         n_plateaus = 0
         for epoch in range(epochs):
-            self.notify("on_epoch_begin", **datasets)
+            self._begin_epoch(datasets)
             self._rates = session.rates(n_plateaus)
             self.run_single_epoch(None, training=True, prefix="train", step_fn=None)
             if self._reason != "diverged" and session.data.is_validated:
                 self.run_single_epoch(None, training=False, prefix="valid", step_fn=None)
-            self._n_epochs = epoch + 1
+            self.n_epochs_ = epoch + 1
             if self._reason != "diverged" and self._monitor.record(self._monitored(), epoch + 1):
                 self._best = session.network.snapshot()
-            self.notify("on_epoch_end", **datasets)
-            if session.plan.verbose:
-                self._print_epoch()
-            if self._reason == "diverged":
+            self._end_epoch(datasets)
+            if self._reason in ("diverged", "stopped"):
                 break
             if self._monitor.has_stalled:
                 plan, now = session.plan, Moment(epoch=epoch + 1, n_plateaus=n_plateaus)
@@ -293,30 +302,51 @@ class TrainingNet(NeuralNet):
                 self._monitor.be_patient_again()
         return self
 
+    def _begin_epoch(self, datasets):
+        self.notify("on_epoch_begin", **datasets)
+        for listener in self._listeners:
+            listener.epoch_begins(self)
+        if self.callbacks_ and not all(parameter.requires_grad for parameter in self.module_.parameters()):
+            raise InvalidParameterError(
+                "A callback has frozen parameters of the network (requires_grad=False). skdnn trains all of them: leave "
+                "Freezer and its like out of callbacks."
+            )
+
+    def _end_epoch(self, datasets):
+        self.notify("on_epoch_end", **datasets)
+        for listener in self._listeners:
+            if listener.epoch_ends(self):
+                self._stop()
+
+    def _stop(self):
+        """End training with the epoch."""
+        if self._reason != "diverged":
+            self._reason = "stopped"
+
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
         """Train on every row, or score the validation rows, in the engine; the arguments are skorch's and not used."""
+        is_watched = any(listens_to_batches(callback, training) for _, callback in self.callbacks_)
+        watcher = BatchEvents(self) if is_watched else None
         if training:
-            watcher = _BatchEvents(self) if self._has_batch_hooks() else None
-            loss, penalty, is_finite = self.session.train(self._rates, watcher)
-            self.history[-1].update(train_loss=loss + penalty, base_loss=loss, penalty=penalty, learning_rate=self._rates[0])
-            if not is_finite:
-                self._reason = "diverged"
+            figures = self._train_epoch(watcher)
         else:
-            loss, score = self.session.validate()
-            self.history[-1].update(valid_loss=loss, valid_score=score)
+            loss, score = self.session.validate(watcher)
+            figures = {"valid_loss": loss, "valid_score": score}
+        self.history[-1].update(figures)
+        if self.callbacks_:
+            self._describe_batches(training, prefix, is_watched)
 
-    def _has_batch_hooks(self):
-        """Whether a callback listens to batches: only then is Python called for every one of them."""
-        events = ("on_batch_begin", "on_batch_end", "on_grad_computed")
-        return any(
-            getattr(type(callback), event, None) is not getattr(Callback, event)
-            for _, callback in self.callbacks_
-            for event in events
-        )
+    def _train_epoch(self, watcher):
+        """Train on every row and return the epoch's figures."""
+        (first,) = self._rate.scale(self._rates[:1])
+        loss, penalty, is_finite = self.session.train(self._rate.scale(self._rates), watcher)
+        if not is_finite:
+            self._reason = "diverged"
+        return {"train_loss": loss + penalty, "base_loss": loss, "penalty": penalty, "learning_rate": first}
 
     def _has_gone_astray(self, plan):
         """Whether the last loss is not finite, or worse than any that training could mean."""
-        if not self._n_epochs:
+        if not self.n_epochs_:
             return False
         guessing = plan.loss.of_guessing(plan.network.layers[-1].n_out)
         return not self.history[-1]["base_loss"] <= _HOPELESS * guessing
@@ -324,37 +354,27 @@ class TrainingNet(NeuralNet):
     def _monitored(self):
         return self.history[-1]["valid_score" if self.session.data.is_validated else "train_loss"]
 
-    def _print_epoch(self):
-        row = self.history[-1]
-        line = f"Epoch {row['epoch']}: loss = {row['train_loss']:.6f}"
-        if "valid_score" in row:
-            line += f", validation loss = {row['valid_loss']:.6f}, validation score = {row['valid_score']:.4f}"
-        print(line)
-
     def _warn(self, plan):
         outcome = self.outcome_
         if outcome.reason == "diverged":
             kept = f"those of epoch {outcome.best_epoch}" if outcome.best_epoch else "the initial ones"
-            warnings.warn(
+            warn_caller(
                 f"Training diverged in epoch {outcome.n_epochs}: the loss or a weight is no longer finite. The weights are "
                 f"{kept}. Lower learning_rate_init={plan.learning_rate_init!r}, scale the features (for example with "
                 "StandardScaler) or clip gradients (gradient_clipping=1.0).",
                 ConvergenceWarning,
-                stacklevel=4,
             )
         elif self._has_gone_astray(plan):
             guessing = plan.loss.of_guessing(plan.network.layers[-1].n_out)
-            warnings.warn(
+            warn_caller(
                 f"Training ended with a loss of {self.history[-1]['base_loss']:.3g}, where guessing gives {guessing:.2f}. "
                 f"Lower learning_rate_init={plan.learning_rate_init!r}, scale the features (for example with "
                 "StandardScaler) or clip gradients (gradient_clipping=1.0).",
                 ConvergenceWarning,
-                stacklevel=4,
             )
         elif outcome.reason == "max_iter" and plan.n_iter_no_change < plan.max_iter:
-            warnings.warn(
+            warn_caller(
                 f"Training reached max_iter={plan.max_iter} epochs before it stopped making progress. Raise max_iter, or set "
                 "n_iter_no_change=max_iter to train for a fixed number of epochs.",
                 ConvergenceWarning,
-                stacklevel=4,
             )

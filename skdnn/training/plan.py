@@ -52,8 +52,8 @@ class TrainingPlan:
     dtype : torch.dtype
     device : torch.device
     seeds : Seeds
-    verbose : bool
-        Whether to print a line an epoch.
+    verbose : int
+        0 is silent, 1 shows a progress bar, 2 and more print a line an epoch.
     """
 
     network: NetworkPlan
@@ -70,7 +70,7 @@ class TrainingPlan:
     dtype: torch.dtype
     device: torch.device
     seeds: Seeds
-    verbose: bool = False
+    verbose: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,11 @@ class TrainingData:
         """Whether there is anything to validate with."""
         return self.validation is not None or self.validation_rows is not None
 
+    @property
+    def n_validation_rows(self):
+        """How many rows there are to validate with."""
+        return len(self.validation.X if self.validation is not None else self.validation_rows)
+
     def validation_part(self):
         """Return the data that has the rows to validate with, and their indices, None for all."""
         return (self, self.validation_rows) if self.validation is None else (self.validation, None)
@@ -128,8 +133,8 @@ class Outcome:
         Training rows seen.
     is_validated : bool
         Whether there were validation rows.
-    reason : {"max_iter", "paused", "no_progress", "diverged", "interrupted"}
-        "paused" after the epochs that were asked for, where these are not all.
+    reason : {"max_iter", "paused", "no_progress", "stopped", "diverged", "interrupted"}
+        "paused" after the epochs that were asked for, where these are not all; "stopped" by a callback.
     """
 
     n_epochs: int

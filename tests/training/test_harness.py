@@ -1,3 +1,4 @@
+import signal
 import warnings
 
 import pytest
@@ -61,11 +62,9 @@ def make_session(validates=True, regularizer=None, batch_norm=None, **changes):
 def make_net(session, *callbacks):
     return TrainingNet(
         build_module(session.network),
-        session.plan.loss.to_module(),
+        session.plan.loss,
         session=session,
-        train_split=None,
         callbacks=list(callbacks),
-        verbose=0,
     )
 
 
@@ -243,7 +242,7 @@ class Interrupt(Callback):
     def __init__(self, event, epoch):
         def interrupt(net, **kwargs):
             if len(net.history) == epoch:
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
 
         setattr(self, event, interrupt)
 
@@ -262,7 +261,7 @@ def check_interrupted(session, net, n_epochs):
 
 @pytest.mark.parametrize("validates", [False, True])
 @pytest.mark.parametrize(("event", "n_epochs"), [("on_epoch_end", 3), ("on_epoch_begin", 2)])
-def test_an_interrupt_from_a_callback_is_raised_on_with_the_best_weights(event, n_epochs, validates):
+def test_an_interrupt_while_a_callback_runs_is_raised_on_with_the_best_weights(event, n_epochs, validates):
     session = make_session(validates)
     check_interrupted(session, make_net(session, Interrupt(event, 3)), n_epochs)
 
@@ -350,7 +349,7 @@ class BatchRecorder(Callback):
         self.batches = []
 
     def on_batch_begin(self, net, batch=None, training=None, **kwargs):
-        self.batches.append(("begin", *batch))
+        self.batches.append(("begin", *batch) if training else ("begin validation", *batch))
 
     def on_grad_computed(self, net, named_parameters, batch=None, **kwargs):
         self.batches.append(
@@ -358,7 +357,7 @@ class BatchRecorder(Callback):
         )
 
     def on_batch_end(self, net, batch=None, training=None, loss=None, y_pred=None, **kwargs):
-        self.batches.append(("end", batch[1], loss, y_pred))
+        self.batches.append(("end" if training else "end validation", batch[1], loss, y_pred))
 
 
 def test_callbacks_get_the_batches_where_they_listen():
@@ -367,7 +366,8 @@ def test_callbacks_get_the_batches_where_they_listen():
     net = make_net(session, recorder)
     net.train()
     assert torch.equal(session.network.parameters.data, quiet.network.parameters.data)
-    assert [batch[0] for batch in recorder.batches] == ["begin", "gradient", "end"] * 2 * (N_TRAINING // BATCH_SIZE)
+    of_training = ["begin", "gradient", "end"] * (N_TRAINING // BATCH_SIZE)
+    assert [batch[0] for batch in recorder.batches] == [*of_training, "begin validation", "end validation"] * 2
     (_, x, y), (_, parameters), (_, _, loss, outputs) = recorder.batches[:3]
     w1, b1, w2, b2 = (parameter.requires_grad_() for parameter, _ in parameters)
     expected = torch.nn.functional.cross_entropy(torch.relu(x @ w1.T + b1) @ w2.T + b2, y)
@@ -376,6 +376,10 @@ def test_callbacks_get_the_batches_where_they_listen():
         torch.testing.assert_close(gradient, oracle)
     torch.testing.assert_close(torch.nn.functional.cross_entropy(outputs, y), loss)
     assert net.history[0, "batches", 0, "train_loss"] == pytest.approx(loss.item())
+    _, y, loss, outputs = recorder.batches[-1]
+    torch.testing.assert_close(torch.nn.functional.cross_entropy(outputs, y), loss)
+    assert len(y) == N_ROWS - N_TRAINING
+    assert net.history[-1, "batches", -1, "valid_loss"] == net.history[-1, "valid_loss"] == loss.item()
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -411,10 +415,3 @@ def test_a_session_goes_on_from_a_snapshot():
     snapshot[0].add_(0.5)
     session = Session(first.plan, first.data, snapshot)
     assert torch.equal(session.network.parameters.data, snapshot[0])
-
-
-def test_verbose_prints_a_line_an_epoch(capsys):
-    make_net(make_session(max_iter=2, verbose=True)).train()
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["Epoch 1", "Epoch 2"]
-    assert all("validation score" in line for line in lines)
