@@ -74,6 +74,7 @@ def small_results(task):
     }
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras beside NumPy 2
 @pytest.mark.parametrize("techniques", [None, Techniques()], ids=["plain", "full"])
 @pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_contestants_learn(name, techniques, monkeypatch):
