@@ -29,6 +29,15 @@ def installed(names):
     return [name for name in names if CONTESTANTS[name].is_installed]
 
 
+def _attempt(job, **arguments):
+    """Measure, or return an empty result: what other processes of the same part measured is worth having without it."""
+    try:
+        return measure(job, **arguments)
+    except RuntimeError as error:
+        print(f"{job}: left out, {error}", file=sys.stderr)
+        return {}
+
+
 def _fits(options):
     results = {}
     for n_threads in (1,) if options.quick else (1, 2):
@@ -36,7 +45,7 @@ def _fits(options):
         # With more threads only those that know what to do with them.
         among = IN_ONE_PROCESS if n_threads == 1 else ("skdnn", "MLPClassifier", "PyTorch expert", "JAX scan")
         if names:
-            results[str(n_threads)] = measure(
+            results[str(n_threads)] = _attempt(
                 "fits",
                 n_threads=n_threads,
                 contestants=installed(among),
@@ -51,7 +60,7 @@ def _keras(options):
     results = {}
     for backend in KERAS_BACKENDS:
         if names and CONTESTANTS["Keras"].is_installed and (backend != "jax" or CONTESTANTS["JAX scan"].is_installed):
-            results[backend] = measure(
+            results[backend] = _attempt(
                 "fits",
                 keras_backend=backend,
                 contestants=["skdnn", "Keras"],

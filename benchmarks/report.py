@@ -58,6 +58,8 @@ def _sections(results):
         if results.get(part):
             yield title, text, write(results[part])
     for n_threads, fits in results.get("fits", {}).items():
+        if not fits:
+            continue
         yield f"All fits, {n_threads} thread{'s' * (n_threads > '1')}", _CORES, tables.fit_details(fits)
 
 
