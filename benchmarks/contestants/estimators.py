@@ -1,0 +1,45 @@
+"""skdnn, and scikit-learn's estimator that it takes the place of."""
+
+from sklearn.neural_network import MLPClassifier
+
+from skdnn import MLPDeepClassifier
+from skdnn.components import L1
+
+
+def _shared(workload, seed):
+    return {
+        "hidden_layer_sizes": workload.hidden,
+        "batch_size": workload.batch_size,
+        "learning_rate_init": workload.rate,
+        "max_iter": workload.epochs,
+        "n_iter_no_change": workload.epochs,  # never stops before
+        "random_state": seed,
+    }
+
+
+def _trainer(estimator, task):
+    def train():
+        return estimator.fit(task.X, task.y).predict
+
+    return train
+
+
+def prepare_skdnn(task, seed):
+    """Prepare `MLPDeepClassifier`."""
+    workload = task.workload
+    settings = _shared(workload, seed) | {"optimizer": workload.optimizer, "device": "cpu"}
+    if (techniques := workload.techniques) is not None:
+        settings |= {
+            "activation": "elu",
+            "batch_norm": True,
+            "dropout": techniques.dropout,
+            "max_norm": techniques.max_norm,
+            "regularizer": L1(techniques.l1),
+        }
+    return _trainer(MLPDeepClassifier(**settings), task)
+
+
+def prepare_mlp_classifier(task, seed):
+    """Prepare scikit-learn's `MLPClassifier`, without its default penalty and momentum."""
+    settings = _shared(task.workload, seed) | {"solver": task.workload.optimizer, "alpha": 0.0, "momentum": 0.0}
+    return _trainer(MLPClassifier(**settings), task)
