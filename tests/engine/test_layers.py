@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from skdnn.components import ACTIVATIONS, ELU, BatchNorm, CallableActivation, LeakyReLU
-from skdnn.engine.layers import Activate, BatchNormalization, Dense, Dropout
+from skdnn.engine.layers import Activate, BatchNormalization, Dense, Dropout, _draw_mask
 
 N_ROWS, N_IN, N_OUT = 6, 4, 3
 
@@ -201,9 +201,30 @@ def test_dropout_masks_have_the_share_of_zeros_and_the_mean_of_one():
     for own, rate in zip(first, rates, strict=True):
         # 20,000 draws: five standard deviations of their share are at most 0.018.
         assert abs((own == 0.0).double().mean() - rate) < 0.018
-        assert set(own.unique().tolist()) <= {0.0, 1.0 / (1.0 - rate)}
+        factor = own.max().item()
+        assert set(own.unique().tolist()) <= {0.0, factor}
+        assert factor == pytest.approx(1.0 / (1.0 - rate), rel=2**-16)  # rates are rounded to multiples of 2**-16
     assert torch.equal(generators[1].get_state(), untouched)
     assert torch.equal(layer.infer(ones), ones)
+
+
+@pytest.mark.parametrize("rate", [1e-9, 0.1, 0.5, 0.77, 1.0 - 1e-9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_masks_keep_the_mean_and_are_the_same_in_every_dtype(rate, dtype):
+    mask, again = (torch.empty(401, 1001, dtype=kind) for kind in (dtype, torch.float64))
+    for each in (mask, again):
+        _draw_mask(each, rate, torch.Generator().manual_seed(0))
+    share = (mask == 0.0).double().mean().item()
+    assert share == pytest.approx(rate, abs=5 * (rate * (1.0 - rate) / mask.numel()) ** 0.5 + 2**-16)
+    assert mask.max().item() == pytest.approx(1.0 if rate < 0.01 else 1.0 / (1.0 - rate) if rate < 0.99 else 2**16, rel=2**-15)
+    assert torch.equal(mask.double(), again) or torch.allclose(mask.double(), again, rtol=1e-7)
+
+
+def test_elements_of_a_mask_are_independent():
+    mask = _draw_mask(torch.empty(2**20), 0.25, torch.Generator().manual_seed(0)) == 0.0
+    for lag in range(1, 9):  # neighbours share a random word
+        both = (mask[:-lag] & mask[lag:]).double().mean().item()
+        assert both == pytest.approx(0.0625, abs=5 * (0.0625 / 2**20) ** 0.5)
 
 
 def test_buffers_are_kept_for_each_number_of_rows():
