@@ -12,10 +12,7 @@ import torch
 
 from skdnn._validation import Interval
 from skdnn.components._component import Component, resolve
-from skdnn.components.kernels import kernel_of
 from skdnn.exceptions import InvalidParameterError
-
-_log_softmax_backward = kernel_of(torch.ops.aten._log_softmax_backward_data.out)
 
 
 class Loss(Component):
@@ -123,7 +120,7 @@ class CategoricalCrossentropy(_Crossentropy):
         return math.log(n_outputs)
 
     def prepare(self, y, n_outputs, row_weight, dtype):
-        # Minus the weighted one-hot rows: the gradient that log_softmax receives.
+        # Minus the weighted one-hot rows: the gradient of the log-probabilities.
         targets = torch.zeros(*y.shape, n_outputs, dtype=dtype, device=y.device)
         if not self.label_smoothing:
             return targets.scatter_(-1, y.unsqueeze(-1), -row_weight)
@@ -131,10 +128,10 @@ class CategoricalCrossentropy(_Crossentropy):
         return targets.sub_(self.label_smoothing / n_outputs).mul_(row_weight)
 
     def gradient(self, outputs, targets, row_weight, out):
-        log_probabilities = torch.log_softmax(outputs, -1)
-        if targets.shape != outputs.shape:  # networks in lockstep that share the batch
-            targets = targets.expand_as(outputs)
-        return _log_softmax_backward(targets, log_probabilities, -1, outputs.dtype, out=out)
+        torch.softmax(outputs, -1, out=out)
+        if isinstance(row_weight, float):
+            return torch.add(targets, out, alpha=row_weight, out=out)
+        return torch.addcmul(targets, out, row_weight, out=out)
 
     def value(self, outputs, targets, row_weight):
         # A class that is not the row's counts nothing, even where its log-probability is -inf.
