@@ -425,6 +425,22 @@ def test_a_score_that_is_not_a_number_is_an_error():
     np.testing.assert_array_equal(clf.predict_proba(X), before)
 
 
+@pytest.mark.parametrize("is_own", [True, False], ids=["scorer", "loss"])
+def test_scores_of_minus_infinity_do_not_leave_the_network_untrained_in_silence(is_own):
+    """An error, or an epoch that is kept; not the weights that the fit began with."""
+    X, X_val, y, y_val = FLOWERS
+    if is_own:
+        model, validation = classifier(monitor=Scripted(*[-np.inf] * 8)), (X_val, y_val)
+    else:  # the rate of a row that lies far out is beyond the dtype
+        X, y = X.astype(np.float32), y + 1.0
+        model, validation = regressor(monitor="loss", loss="poisson", activation="identity"), (1e6 * X_val, y_val)
+    try:
+        model.fit(X, y, X_val=validation[0], y_val=validation[1])
+    except ValueError:
+        return
+    assert model.best_epoch_ > 0
+
+
 @pytest.mark.filterwarnings("ignore:R\\^2 score is not well-defined")
 def test_r2_of_one_row_is_refused():
     X, X_val, y, y_val = PATIENTS
