@@ -165,6 +165,16 @@ def test_streams(kind):
     assert_identical(mixed, dense, rows)
 
 
+@pytest.mark.parametrize("dtypes", [(np.float32, np.float64), (np.float64, np.float32)], ids=name_of)
+def test_streams_go_on_in_the_dtype_of_their_first_rows(dtypes):
+    dense, sparse = classifier(), classifier()
+    for dtype in dtypes:
+        dense.partial_fit(X.astype(dtype), Y, classes=[0, 1, 2])
+        sparse.partial_fit(scipy.sparse.csr_array(X.astype(dtype)), Y, classes=[0, 1, 2])
+    assert sparse.coefs_[0].dtype == dtypes[0]
+    assert_identical(sparse, dense, scipy.sparse.csr_array(X))
+
+
 @pytest.mark.parametrize(
     "forms", list(product([np.asarray, scipy.sparse.csr_array, scipy.sparse.csc_matrix], repeat=2)), ids=name_of
 )
