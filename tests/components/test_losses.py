@@ -415,6 +415,84 @@ def test_levels_that_are_no_sequence_are_refused(quantile):
         resolve_regression_loss(Quantile(quantile))
 
 
+# smoothed labels ----------------------------------------------------------------------------------------------------------
+
+
+def smoothed(loss, y, n_outputs):
+    """Targets of one column a class, or a label."""
+    share = loss.label_smoothing
+    if isinstance(loss, CategoricalCrossentropy):
+        return (1.0 - share) * F.one_hot(y, n_outputs).double() + share / n_outputs
+    y = y.double() if isinstance(loss, MultilabelCrossentropy) else y.double().unsqueeze(-1)
+    return (1.0 - share) * y + share / 2.0
+
+
+def loss_of_smoothed(loss, z, y, weight):
+    """By torch's losses, with the weight of each row, or of each output."""
+    if isinstance(loss, CategoricalCrossentropy):
+        losses = F.cross_entropy(z, y, reduction="none", label_smoothing=loss.label_smoothing).unsqueeze(-1)
+        expected = -(smoothed(loss, y, z.shape[-1]) * torch.log_softmax(z, -1)).sum(-1, keepdim=True)
+        torch.testing.assert_close(losses, expected)
+    else:
+        losses = F.binary_cross_entropy_with_logits(z, smoothed(loss, y, z.shape[-1]), reduction="none")
+    return (weight * losses).sum()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("make", [CategoricalCrossentropy, BinaryCrossentropy, MultilabelCrossentropy])
+@pytest.mark.parametrize("n_weights", [0, 1, 3])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_smoothed_labels_are_torchs(make, smoothing, n_weights, scale):
+    loss = make(smoothing)
+    n_outputs, n_classes = (1, 2) if make is BinaryCrossentropy else (3, 3)
+    outputs, y = data(n_outputs, n_classes, scale)
+    if make is MultilabelCrossentropy:
+        y = torch.randint(2, (N_ROWS, 3), generator=torch.Generator().manual_seed(3))
+    n_weights = min(n_weights, 1 if make is CategoricalCrossentropy else n_outputs)
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.rand(N_ROWS, n_weights, generator=generator, dtype=torch.float64) if n_weights else 1.0 / N_ROWS
+    before, untouched = y.clone(), outputs.clone()
+    targets = loss.prepare(y, n_outputs, weight, torch.float64)
+    value, gradient = autograd(lambda z, t: loss_of_smoothed(loss, z, t, weight), outputs, y)
+    torch.testing.assert_close(loss.value(outputs, targets, weight), value, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(gradient_of(loss, outputs, targets, weight), gradient, rtol=1e-10, atol=1e-12)
+    assert torch.equal(y, before)
+    assert torch.equal(outputs, untouched)
+
+
+@pytest.mark.parametrize("smoothing", [0.1, np.float32(0.1)])
+@pytest.mark.parametrize("make", [CategoricalCrossentropy, BinaryCrossentropy, MultilabelCrossentropy])
+def test_the_module_of_smoothed_labels_computes_the_same_loss(make, smoothing):
+    loss = make(smoothing)
+    n_outputs, n_classes = (1, 2) if make is BinaryCrossentropy else (3, 3)
+    outputs, y = data(n_outputs, n_classes)
+    if make is MultilabelCrossentropy:
+        y = torch.randint(2, (N_ROWS, 3), generator=torch.Generator().manual_seed(3))
+    expected = loss_of_smoothed(loss, outputs, y, 1.0 / N_ROWS)
+    torch.testing.assert_close(loss.to_module()(outputs, y), expected)
+
+
+@pytest.mark.parametrize("make", [CategoricalCrossentropy, BinaryCrossentropy])
+def test_smoothed_labels_of_networks_in_lockstep(make):
+    loss = make(0.2)
+    n_outputs, n_classes = (1, 2) if make is BinaryCrossentropy else (3, 3)
+    outputs, y = data(n_outputs, n_classes, leading=(4,))
+    weight = torch.rand(1, N_ROWS, 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    targets = loss.prepare(y.view(1, -1), n_outputs, weight, torch.float64)
+    values, gradients = loss.value(outputs, targets, weight), gradient_of(loss, outputs, targets, weight)
+    for k in range(4):
+        value, gradient = autograd(lambda z, t: loss_of_smoothed(loss, z, t, weight[0]), outputs[k], y)
+        torch.testing.assert_close(values[k], value)
+        torch.testing.assert_close(gradients[k], gradient)
+
+
+@pytest.mark.parametrize("make", [CategoricalCrossentropy, BinaryCrossentropy, MultilabelCrossentropy])
+@pytest.mark.parametrize("smoothing", [1.0, -0.1, math.nan, "0.1", None])
+def test_smoothing_out_of_range_is_refused(make, smoothing):
+    with pytest.raises(ValueError, match="label_smoothing"):
+        make(smoothing).validate()
+
+
 # what losses say of themselves --------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ network's dtype and is not fused into the same instruction.
 """
 
 import pytest
+import scipy.sparse
 import torch
 from engine_plans import make_data, make_network, make_orders, plan_network, train
 
@@ -38,7 +39,7 @@ from skdnn.components import (
     TorchOptimizer,
 )
 from skdnn.components.losses import BinaryCrossentropy, CategoricalCrossentropy
-from skdnn.engine import Update, UpdatePlan
+from skdnn.engine import Trainer, Update, UpdatePlan
 
 RATES = [0.01, 0.002, 0.03]
 SEEDS = [11, 5, 8]
@@ -210,3 +211,62 @@ def test_a_network_that_diverges_leaves_its_neighbours_as_they_were_bit_for_bit(
         assert torch.isfinite(states[0][k]).all()
         assert torch.equal(states[0][k], states[1][k])
         assert torch.equal(losses[0][:, k], losses[1][:, k])
+
+
+def assert_weighted_epochs_end_where_separate_ones_end(plans, orders, batch_size, n_rows, with_factors, twins=None, wrap=None):
+    X, y = make_data(n_rows)
+    given = X if wrap is None else wrap(X)
+    generator = torch.Generator().manual_seed(1)
+    sample_weight = torch.rand(n_rows, 1, generator=generator, dtype=torch.float64) * 4.0 + 0.1
+    weights = torch.rand(n_rows, 1, generator=generator, dtype=torch.float64) + 0.5 if with_factors else None
+
+    def run(network, orders, rates):
+        trainer = Trainer(
+            network, Update(network, [UpdatePlan(Momentum())] * network.n_networks), CategoricalCrossentropy(), batch_size
+        )
+        return [
+            trainer.run_epoch(
+                given,
+                y,
+                order,
+                [rates] * trainer.n_updates(order.shape[-1]),
+                weights,
+                sample_weight=sample_weight,
+                twins=twins,
+            )
+            for order in orders
+        ]
+
+    population = make_network(*plans, seeds=SEEDS)
+    losses = torch.stack(run(population, orders, torch.tensor(RATES, dtype=torch.float64)))
+    for k, plan in enumerate(plans):
+        alone = make_network(plan, seeds=[SEEDS[k]])
+        own = torch.cat(run(alone, [order if order.dim() == 1 else order[k] for order in orders], RATES[k]))
+        torch.testing.assert_close(losses[:, k], own, rtol=1e-10, atol=0.0)
+        error = (state_of(population, k) - state_of(alone, 0)).norm() / state_of(alone, 0).norm()
+        assert float(error) <= 1e-10
+
+
+@pytest.mark.parametrize("is_own", [False, True], ids=["shared", "own"])
+@pytest.mark.parametrize("with_factors", [False, True], ids=["counts", "counts_and_factors"])
+@pytest.mark.parametrize("norm", [None, BatchNorm(momentum=0.7, output=True)], ids=["plain", "batch_norm"])
+def test_weighted_rows(norm, with_factors, is_own):
+    plans = [plan_network(batch_norm=norm, dropout=rate, regularizer=L2(0.01)) for rate in (0.5, 0.2, 0.0)]
+    orders = make_orders(3, *([3] if is_own else []), n_rows=33)  # a tail of one row
+    assert_weighted_epochs_end_where_separate_ones_end(plans, orders, 8, 33, with_factors)
+
+
+@pytest.mark.parametrize("is_own", [False, True], ids=["shared", "own"])
+def test_twins(is_own):
+    plans = [plan_network(dropout=rate, input_dropout=other) for rate, other in ((0.5, 0.2), (0.2, 0.0), (0.0, 0.3))]
+    orders = make_orders(3, *([3] if is_own else []), n_rows=30)
+    assert_weighted_epochs_end_where_separate_ones_end(plans, orders, 30, 30, False, twins=torch.arange(30) // 3)
+
+
+@pytest.mark.parametrize("is_own", [False, True], ids=["shared", "own"])
+def test_sparse_rows(is_own):
+    orders = make_orders(2, *([3] if is_own else []), n_rows=35)
+    plans = [plan_network(batch_norm=BatchNorm())] * 3
+    assert_weighted_epochs_end_where_separate_ones_end(
+        plans, orders, 8, 35, True, wrap=lambda X: scipy.sparse.csr_array(X.numpy())
+    )
