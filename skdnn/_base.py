@@ -15,7 +15,7 @@ from skorch.history import History
 
 from skdnn._data import draw_seeds, number_equal_rows, resolve_sample_weight, seed_sequence, split_rows, to_rows, to_tensor
 from skdnn._fit_tasks import epoch_tasks, fit_task
-from skdnn._fitted import FittedNetworkMixin
+from skdnn._fitted import FittedNetworkMixin, attributes_of
 from skdnn._monitor import OwnScore, ScorerOnOutputs
 from skdnn._resolution import Techniques, resolve_device, resolve_dtype, resolve_monitor
 from skdnn._validation import Interval, Options, StrOptions, validate_parameter_constraints
@@ -359,18 +359,17 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
     def _data(self, samples, rows, plan, is_stream, validation=None):
         """Hand the arrays over as tensors on the plan's device."""
         weigh = self._learn_target_weights(samples, rows[0], is_stream)
-        training_rows, validation_rows = (part if part is None else torch.from_numpy(part) for part in rows)
+        data = _to_tensors(samples, weigh, plan, *rows)
         twins = None
-        if plan.network.uses_dropout and plan.batch_size >= len(training_rows):
+        if plan.network.uses_dropout and plan.batch_size >= len(rows[0]):
             # All rows make one batch. Integer weights then are what repeated rows are, if these lose the same units.
             twins = torch.zeros(len(samples.encoded), dtype=torch.int64)
-            twins[training_rows] = torch.from_numpy(number_equal_rows(samples.X, rows[0]))
-        return replace(
-            _to_tensors(samples, weigh, plan, training_rows),
-            validation_rows=validation_rows,
-            twins=None if twins is None else twins.to(plan.device),
-            validation=None if validation is None else _to_tensors(validation, weigh, plan),
-        )
+            twins[data.training_rows] = torch.from_numpy(number_equal_rows(samples.X, rows[0]))
+            twins = twins.to(plan.device)
+        if validation is not None:
+            counted = None if validation.sample_weight is None else validation.counted_rows
+            validation = _to_tensors(validation, weigh, plan, None, counted)
+        return replace(data, twins=twins, validation=validation)
 
     def _split(self, samples, seeds, is_split):
         """Return the indices of training and validation rows, the latter None where all are trained on."""
@@ -394,7 +393,6 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
                 f"monitor={self.monitor!r} is a score of validation rows, and there are none. Set early_stopping=True, or "
                 "give X_val and y_val."
             )
-        rows = rows if validation is None else slice(None)
         return ScorerOnOutputs(self, loss, scorer, given.X[rows], given.y[rows])
 
     def _plan(self, techniques, network, loss, score, n_rows, X_dtype, device, seeds, continues):
@@ -468,16 +466,13 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
         # Of a long stream only the last rows are looked up.
         is_known = continues and len(self.loss_curve_) == n_before
         losses = [*(self.loss_curve_ if is_known else ()), *(row["train_loss"] for row in rows[n_before if is_known else 0 :])]
-        self._network, self._fitted_loss = session.network, session.plan.loss
+        vars(self).update(attributes_of(session.network, session.plan.loss))
         self._net, self._module = net, net.module_
         # An optimizer whose moments have overflowed would never recover: the stream then goes on with a new one.
         self._session = session if is_stream and session.has_sound_optimizer else None
         self.history_ = history
         self.n_iter_ = outcome.n_epochs + (self.n_iter_ if continues and is_stream else 0)
         self.t_ = outcome.n_samples + (self.t_ if continues else 0)
-        self.n_layers_ = len(session.plan.network.layers) + 1
-        self.n_outputs_ = session.network.n_outputs
-        self.out_activation_ = session.plan.loss.out_activation
         self.loss_curve_ = losses
         self.best_epoch_ = n_before + outcome.best_epoch
         # After a divergence the weights are those of an earlier epoch, and so is the loss that speaks of them.
@@ -492,8 +487,8 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
             self.best_validation_score_ = outcome.best_value
 
 
-def _to_tensors(samples, weigh, plan, training_rows=None):
-    """Return `TrainingData` of some samples, all of them to train on by default."""
+def _to_tensors(samples, weigh, plan, training_rows=None, validation_rows=None):
+    """Return `TrainingData` of some samples, with indices of rows as arrays."""
 
     def column(weights):
         return None if weights is None else torch.from_numpy(weights).to(plan.device, plan.dtype)
@@ -502,7 +497,7 @@ def _to_tensors(samples, weigh, plan, training_rows=None):
     return TrainingData(
         to_rows(samples.X, plan.device, plan.dtype),
         to_tensor(samples.encoded).to(plan.device),
-        torch.arange(len(samples.encoded)) if training_rows is None else training_rows,
+        *(rows if rows is None else torch.from_numpy(rows) for rows in (training_rows, validation_rows)),
         weights=None if weigh is None else column(weigh(samples.encoded)),
         sample_weight=None if sample_weight is None else column(sample_weight[:, np.newaxis]),
     )

@@ -71,6 +71,8 @@ def resolve_sample_weight(sample_weight, X):
     """
     if sample_weight is None:
         return None
+    if np.ndim(sample_weight) == 0:  # which is not checked otherwise
+        sample_weight = np.full(X.shape[0], sample_weight)
     weight = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     if (weight == 1.0).all():
         return None

@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 from skorch.history import History
 
+from skdnn._fitted import attributes_of
 from skdnn.engine import Network
 from skdnn.training import EpochListener
 
@@ -78,15 +79,8 @@ def _attributes_as_if_over(net):
     network.restore(net.snapshot_to_keep())
     history = History(row for row in net.history if "train_loss" in row)  # without the epoch that begins
     return {
-        "_network": network,
-        "_fitted_loss": session.plan.loss,
-        "_module": None,
-        "_net": None,
-        "_session": None,
+        **attributes_of(network, session.plan.loss),
         "history_": history,
         "loss_curve_": [row["train_loss"] for row in history],
         "n_iter_": net.n_epochs_,
-        "n_outputs_": network.n_outputs,
-        "n_layers_": len(network.plans[0].layers) + 1,
-        "out_activation_": session.plan.loss.out_activation,
     }

@@ -10,6 +10,31 @@ from skdnn.engine import build_module
 from skdnn.training import TrainingNet, compute_policy
 
 
+def attributes_of(network, loss):
+    """Return the attributes that a network and what it was trained on give to a fitted estimator.
+
+    Parameters
+    ----------
+    network : Network
+    loss : Loss
+
+    Returns
+    -------
+    attributes : dict
+        Of those that hold the network in another form, made when they are asked for, None.
+    """
+    return {
+        "_network": network,
+        "_fitted_loss": loss,
+        "_module": None,
+        "_net": None,
+        "_session": None,
+        "n_layers_": len(network.plans[0].layers) + 1,
+        "n_outputs_": network.n_outputs,
+        "out_activation_": loss.out_activation,
+    }
+
+
 class FittedNetworkMixin:
     """An estimator with a trained network in `_network` and the loss it was trained on in `_fitted_loss`."""
 

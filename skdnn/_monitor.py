@@ -3,6 +3,8 @@
 import copy
 import math
 
+from skdnn._fitted import attributes_of
+
 
 class OwnScore:
     """The estimator's own score of its network's outputs.
@@ -46,11 +48,20 @@ class ScorerOnOutputs:
 
     def __call__(self, network, outputs, y, sample_weight, weight):
         fitted = copy.copy(self._estimator)
-        fitted._network, fitted._fitted_loss = network, self._loss
+        vars(fitted).update(attributes_of(network, self._loss))
+        vars(fitted).pop("feature_names_in_", None)  # rows are arrays here
         run = fitted._outputs
         fitted._outputs = lambda X: outputs.cpu() if X is self._X else run(X)
         weights = {} if sample_weight is None else {"sample_weight": sample_weight[:, 0].cpu().numpy()}
-        score = float(self._scorer(fitted, self._X, self._y, **weights))
+        try:
+            score = float(self._scorer(fitted, self._X, self._y, **weights))
+        except TypeError as error:
+            if "'sample_weight'" in str(error):
+                raise ValueError(
+                    f"monitor={self._estimator.monitor!r} takes no sample_weight, and the validation rows have weights. Choose "
+                    "a scorer that does, or give X_val and y_val without sample_weight_val."
+                ) from error
+            raise
         if math.isnan(score):
             raise ValueError(
                 f"monitor={self._estimator.monitor!r} gives nan for the {len(y)} validation rows, by which no epoch can be the "

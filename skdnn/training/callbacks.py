@@ -40,15 +40,15 @@ def event_datasets(data):
     datasets : dict
         ``dataset_train`` and ``dataset_valid``, the latter None where nothing is validated; parts of a split are subsets.
     """
-    rows = Dataset(data.X, data.y, length=len(data.y))
-    training, validation = rows, None
-    if data.validation is not None:
-        validation = Dataset(data.validation.X, data.validation.y, length=len(data.validation.y))
-    elif data.validation_rows is not None:
-        training, validation = (
-            torch.utils.data.Subset(rows, part.cpu().numpy()) for part in (data.training_rows, data.validation_rows)
-        )
+    training, validation = _dataset(data, data.training_rows), None
+    if data.is_validated:
+        validation = _dataset(*data.validation_part())
     return {"dataset_train": training, "dataset_valid": validation}
+
+
+def _dataset(data, rows):
+    whole = Dataset(data.X, data.y, length=len(data.y))
+    return whole if rows is None or len(rows) == len(data.y) else torch.utils.data.Subset(whole, rows.cpu().numpy())
 
 
 class RowBatches:

@@ -81,7 +81,8 @@ class TrainingData:
     ----------
     X : Tensor of shape (n_samples, n_features), or scipy CSR array or matrix of that shape
     y : Tensor of shape (n_samples,) or (n_samples, n_targets)
-    training_rows : Tensor of shape (n_training_rows,)
+    training_rows : Tensor of shape (n_training_rows,) or None
+        None where all rows are to validate with.
     validation_rows : Tensor of shape (n_validation_rows,) or None
     weights : Tensor of shape (n_samples, 1) or (n_samples, n_outputs) or None
         What the loss of a row, or of each of its outputs, is multiplied with; of mean 1 over the training rows.
@@ -90,12 +91,12 @@ class TrainingData:
     twins : Tensor of int of shape (n_samples,) or None
         Rows with the same number share their dropout masks, see `skdnn.engine.Trainer.run_epoch`.
     validation : TrainingData or None
-        Data to validate with, with all of its rows; given instead of `validation_rows`.
+        Data to validate with, instead of rows of these: its own `validation_rows`, or all where these are None.
     """
 
     X: Any
     y: torch.Tensor
-    training_rows: torch.Tensor
+    training_rows: torch.Tensor | None
     validation_rows: torch.Tensor | None = None
     weights: torch.Tensor | None = None
     sample_weight: torch.Tensor | None = None
@@ -110,11 +111,13 @@ class TrainingData:
     @property
     def n_validation_rows(self):
         """How many rows there are to validate with."""
-        return len(self.validation.X if self.validation is not None else self.validation_rows)
+        data, rows = self.validation_part()
+        return len(data.y if rows is None else rows)
 
     def validation_part(self):
         """Return the data that has the rows to validate with, and their indices, None for all."""
-        return (self, self.validation_rows) if self.validation is None else (self.validation, None)
+        data = self if self.validation is None else self.validation
+        return data, data.validation_rows
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class ProgressMonitor:
         """Take the value of an epoch and say whether it is the best so far."""
         gain = value - self.best_value if self._greater_is_better else self.best_value - value
         self._n_without_progress = 0 if gain >= self._tol else self._n_without_progress + 1
-        if gain > 0:
+        if gain > 0 or not self.best_epoch:  # the first is the best so far even if it is the worst there can be
             self.best_value, self.best_epoch = value, epoch
             return True
         return False

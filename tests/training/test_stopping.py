@@ -58,7 +58,7 @@ def test_stops_where_mlp_classifier_stops(values, tol, patience, greater_is_bett
 def test_record_says_whether_the_epoch_is_the_best():
     monitor = ProgressMonitor(0.5, 10, greater_is_better=True)
     # Better by less than tol is still the best; as good as the best is not.
-    assert [monitor.record(value, epoch) for epoch, value in enumerate([-2.0, -2.0, -1.9, -3.0, 0.0])] == [
+    assert [monitor.record(value, epoch) for epoch, value in enumerate([-2.0, -2.0, -1.9, -3.0, 0.0], 1)] == [
         True,
         False,
         True,
