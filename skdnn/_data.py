@@ -1,6 +1,7 @@
 """Arrays as tensors, without a copy where none is needed and never with a write."""
 
 import math
+from numbers import Real
 
 import numpy as np
 import scipy.sparse
@@ -71,7 +72,7 @@ def resolve_sample_weight(sample_weight, X):
     """
     if sample_weight is None:
         return None
-    if np.ndim(sample_weight) == 0:  # which is not checked otherwise
+    if isinstance(sample_weight, Real):  # which is not checked otherwise
         sample_weight = np.full(X.shape[0], sample_weight)
     weight = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     if (weight == 1.0).all():
