@@ -18,6 +18,7 @@ from skdnn._fit_tasks import epoch_tasks, fit_task
 from skdnn._fitted import FittedNetworkMixin, attributes_of
 from skdnn._monitor import OwnScore, ScorerOnOutputs
 from skdnn._resolution import Techniques, resolve_device, resolve_dtype, resolve_monitor
+from skdnn._together import learned_together
 from skdnn._validation import Interval, Options, StrOptions, validate_parameter_constraints
 from skdnn.engine import build_module
 from skdnn.exceptions import InvalidParameterError
@@ -268,6 +269,10 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
         self._check_parameters()
         validation = None if X_val is None else (X_val, y_val, sample_weight_val)
         continues = self.warm_start and self.__sklearn_is_fitted__()
+        learned = None if continues else learned_together(self, X, y, sample_weight, validation)
+        if learned is not None:
+            vars(self).update(learned)
+            return self
         with fit_task(self, X, y, sample_weight):
             self._train(X, y, sample_weight, continues=continues, validation=validation)
         return self
@@ -287,8 +292,17 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
         classes : ndarray, default=None
             A classifier's classes, where they are not all in `y`.
         """
+        listeners, is_stream, interrupt = epoch_tasks(self, X, y, sample_weight), n_epochs is not None, None
         with _unchanged_on_error(self):
-            interrupt = self._train_and_store((X, y, sample_weight), continues, validation, n_epochs, classes)
+            net = self._prepare((X, y, sample_weight), continues, validation, is_stream, classes)
+            session = net.session
+            try:
+                net.train(n_epochs, listeners)
+            except KeyboardInterrupt as error:
+                if not net.outcome_.best_epoch:
+                    raise
+                interrupt = error
+            self._store(net, session, continues, is_stream)
         if interrupt is not None:
             raise interrupt
         return self
@@ -299,9 +313,8 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
             self._parameter_constraints, self.get_params(deep=False), caller_name=type(self).__name__
         )
 
-    def _train_and_store(self, given, continues, given_validation, n_epochs, classes):
-        """Do as `_train` says; return the `KeyboardInterrupt` that ended training after an epoch, or None."""
-        is_stream, listeners = n_epochs is not None, epoch_tasks(self, *given)
+    def _prepare(self, given, continues=False, given_validation=None, is_stream=False, classes=None, session_type=Session):
+        """Check everything, set what is learned from data before training, and return the `TrainingNet` that is to train."""
         device = resolve_device(self.device)
         # All parameters are known to be good before anything that is learned from data is replaced.
         techniques, loss, scorer = Techniques(self), self._resolve_loss(), resolve_monitor(self.monitor, self)
@@ -324,17 +337,8 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
             session.feed(plan, self._data(samples, rows, plan, is_stream, validation))
         else:
             data = self._data(samples, rows, plan, is_stream, validation)
-            session = Session(plan, data, self._network.snapshot() if continues else None)
-        net = self._make_net(session, techniques.callbacks, History(self.history_) if continues else None)
-        interrupt = None
-        try:
-            net.train(n_epochs, listeners)
-        except KeyboardInterrupt as error:
-            if not net.outcome_.best_epoch:
-                raise
-            interrupt = error
-        self._store(net, session, continues, is_stream)
-        return interrupt
+            session = session_type(plan, data, self._network.snapshot() if continues else None)
+        return self._make_net(session, techniques.callbacks, History(self.history_) if continues else None)
 
     def _read(self, X, y, sample_weight, device, reset):
         """Check rows and return them as `_Samples`."""

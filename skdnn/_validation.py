@@ -1,6 +1,7 @@
 """The one place where skdnn leans on parts of scikit-learn that come without promises.
 
-scikit-learn checks its own hyperparameters by a table of constraints, and sample weights by a function, that it calls private.
+scikit-learn checks its own hyperparameters by a table of constraints, weights by a function, and cuts data and metadata by the
+rows of a fold by two others, all of which it calls private.
 Every skdnn module takes these names from here, so a change over there is a change of this file only.
 """
 
@@ -14,6 +15,8 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_parameter_constraints,
 )
+from sklearn.utils.metaestimators import _safe_split as split_safely
+from sklearn.utils.validation import _check_method_params as check_method_params
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 __all__ = [
@@ -22,8 +25,10 @@ __all__ = [
     "Interval",
     "Options",
     "StrOptions",
+    "check_method_params",
     "check_sample_weight",
     "did_you_mean",
+    "split_safely",
     "validate_parameter_constraints",
 ]
 

@@ -26,6 +26,8 @@ class Network:
     device : torch.device
     dropout_seeds : sequence of int, default=None
         One a network; needed where there is dropout.
+    generators : sequence of torch.Generator, default=None
+        Given instead of seeds, to go on with their streams.
 
     Attributes
     ----------
@@ -37,7 +39,7 @@ class Network:
         Running means and variances of batch norm.
     """
 
-    def __init__(self, plans, dtype, device, dropout_seeds=None):
+    def __init__(self, plans, dtype, device, dropout_seeds=None, generators=None):
         self.plans = tuple(plans)
         self.n_networks = len(self.plans)
         _check_same_shape(self.plans)
@@ -51,7 +53,9 @@ class Network:
         self.statistics = FlatStorage(statistic_shapes, self.n_networks, dtype, device)
         with torch.inference_mode(False):
             self.gradient = torch.zeros_like(self.parameters.data)
-        self._generators = [torch.Generator(device).manual_seed(seed) for seed in (dropout_seeds or [0] * self.n_networks)]
+        self._generators = generators or [
+            torch.Generator(device).manual_seed(seed) for seed in (dropout_seeds or [0] * self.n_networks)
+        ]
         self._build()
 
     @property
@@ -278,9 +282,30 @@ class Network:
         self.__init__(state["plans"], state["dtype"], torch.device("cpu"))
         self.restore([torch.tensor(state[name]) for name in ("parameters", "statistics")])
 
-    def snapshot(self):
-        """Return a copy of all parameters and statistics."""
-        return self.parameters.data.clone(), self.statistics.data.clone()
+    def select(self, indices):
+        """Return a network of some of the networks, with their parameters, statistics and streams of dropout.
+
+        Parameters
+        ----------
+        indices : list of int
+        """
+        chosen = Network(
+            [self.plans[k] for k in indices], self.dtype, self.device, generators=[self._generators[k] for k in indices]
+        )
+        chosen.restore(self.snapshot(indices))
+        return chosen
+
+    def assign(self, k, snapshot):
+        """Put network `k` to a snapshot of one network."""
+        with torch.no_grad():
+            self.parameters.assign(k, snapshot[0])
+            self.statistics.assign(k, snapshot[1])
+
+    def snapshot(self, indices=None):
+        """Return a copy of the parameters and statistics of some networks, by default all."""
+        if indices is None:
+            return self.parameters.data.clone(), self.statistics.data.clone()
+        return self.parameters.select(indices), self.statistics.select(indices)
 
     def restore(self, snapshot):
         """Put parameters and statistics back to a snapshot."""

@@ -56,6 +56,11 @@ class NetworkPlan:
         return any(layer.batch_norm is not None for layer in self.layers)
 
     @property
+    def smallest_batch(self):
+        """The fewest rows that a batch can have."""
+        return 2 if self.uses_batch_norm else 1
+
+    @property
     def uses_dropout(self):
         """Whether training draws masks."""
         return self.input_dropout > 0.0 or any(layer.dropout > 0.0 for layer in self.layers)

@@ -46,6 +46,23 @@ class FlatStorage:
         flat = self.data if flat is None else flat
         return [block[k].view(shape) for block, shape in zip(self._blocks(flat), self.shapes, strict=True)]
 
+    def select(self, indices, flat=None):
+        """Return what some networks have in `flat` (`data` by default), in the layout of a storage of these alone.
+
+        Parameters
+        ----------
+        indices : list of int
+        flat : Tensor like `data`, default=None
+        """
+        blocks = self._blocks(self.data if flat is None else flat)
+        return torch.cat([block[indices].reshape(-1) for block in blocks]) if blocks else self.data.clone()
+
+    def assign(self, k, flat):
+        """Write the tensors of network `k`, given in the layout of a storage of one network."""
+        parts = flat.split(self.sizes)
+        for block, part in zip(self._blocks(self.data), parts, strict=True):
+            block[k].copy_(part)
+
     def spread(self, values):
         """Return a tensor like `data` that holds, at every element, the value of the network it belongs to.
 

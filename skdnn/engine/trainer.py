@@ -62,7 +62,7 @@ class Trainer:
         self._update = update
         self._loss = loss
         self.batch_size = batch_size
-        self._smallest = 2 if network.plans[0].uses_batch_norm else 1
+        self._smallest = network.plans[0].smallest_batch
         self._chunks = {}
 
     def n_updates(self, n_rows):

@@ -60,6 +60,22 @@ class Update:
         for call in self._after:
             call()
 
+    def select(self, network, plans, indices):
+        """Return the update of some of the networks, with their state.
+
+        Parameters
+        ----------
+        network : Network
+            These networks, in a storage of their own.
+        plans : sequence of UpdatePlan
+            Theirs.
+        indices : list of int
+        """
+        chosen = Update(network, plans)
+        chosen._rule.take_over(self._rule, indices)
+        chosen.n_updates = self.n_updates
+        return chosen
+
     def is_finite(self):
         """Say whether the rule's state is finite; weights can be while their moments have overflowed."""
         return all(bool(tensor.isfinite().all()) for tensor in self._rule.state_tensors())
@@ -86,6 +102,12 @@ class _FlatRule:
 
     def state_tensors(self):
         return [tensor for name, tensor in self._state.items() if name != "scratch"]
+
+    def take_over(self, other, indices):
+        """Go on with the state that some networks have in another rule."""
+        for name, tensor in other._state.items():
+            is_flat = tensor.shape == other._storage.data.shape
+            self._state[name] = other._storage.select(indices, tensor) if is_flat else tensor.clone()
 
     def _spread(self, rates):
         """The rates of the networks at each parameter, made anew only when a schedule moved them."""

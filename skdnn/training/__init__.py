@@ -3,6 +3,19 @@
 from skdnn.training.harness import Session, TrainingNet
 from skdnn.training.plan import Outcome, Seeds, TrainingData, TrainingPlan
 from skdnn.training.policy import compute_policy
+from skdnn.training.population import Lane, can_share_a_population, train_in_lockstep
 from skdnn.training.progress import EpochListener
 
-__all__ = ["EpochListener", "Outcome", "Seeds", "Session", "TrainingData", "TrainingNet", "TrainingPlan", "compute_policy"]
+__all__ = [
+    "EpochListener",
+    "Lane",
+    "Outcome",
+    "Seeds",
+    "Session",
+    "TrainingData",
+    "TrainingNet",
+    "TrainingPlan",
+    "can_share_a_population",
+    "compute_policy",
+    "train_in_lockstep",
+]

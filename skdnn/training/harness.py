@@ -2,12 +2,13 @@
 
 import math
 from contextlib import ExitStack
+from functools import cached_property
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from skdnn.components import Moment
-from skdnn.engine import Network, Trainer, Update
+from skdnn.engine import Network, Trainer, Update, split_into_batches
 from skdnn.exceptions import InvalidParameterError, warn_caller
 from skdnn.training.callbacks import BatchEvents, InterruptWatch, MovableRate, event_datasets, listens_to_batches
 from skdnn.training.live import LiveNet
@@ -51,10 +52,16 @@ class Session:
             self.network.initialize([plan.seeds.kernels])
         else:
             self.network.restore(snapshot)
-        self._update = Update(self.network, [plan.update])
-        self._trainer = Trainer(self.network, self._update, plan.loss, plan.batch_size)
         self._order = torch.Generator().manual_seed(plan.seeds.order)
-        self.n_epochs = self.n_samples = 0
+        self.n_epochs = self.n_samples = self.n_updates = 0
+
+    @cached_property
+    def _update(self):
+        return Update(self.network, [self.plan.update])
+
+    @cached_property
+    def _trainer(self):
+        return Trainer(self.network, self._update, self.plan.loss, self.plan.batch_size)
 
     def can_go_on(self, plan):
         """Whether `feed` takes a plan: it must be of the same network, loss and update, on the same device."""
@@ -71,17 +78,24 @@ class Session:
         self.plan, self.data = plan, data
         self._trainer.batch_size = plan.batch_size
 
+    @property
+    def n_updates_per_epoch(self):
+        """How many updates an epoch makes."""
+        plan = self.plan
+        batches = split_into_batches(len(self.data.training_rows), plan.batch_size, plan.network.smallest_batch)
+        return sum(n_batches for n_batches, _ in batches)
+
     def rates(self, n_plateaus):
         """Return the learning rate of each update of the next epoch."""
         plan = self.plan
-        n_updates = self._trainer.n_updates(len(self.data.training_rows))
+        n_updates = self.n_updates_per_epoch
         n_moments = n_updates if plan.schedule.interval == "update" else 1
         rates = [
             plan.learning_rate_init
             * plan.schedule.factor(
                 Moment(
                     epoch=self.n_epochs,
-                    update=self._update.n_updates + i,
+                    update=self.n_updates + i,
                     updates_per_epoch=n_updates,
                     max_iter=plan.max_iter,
                     n_samples=self.n_samples,
@@ -92,28 +106,47 @@ class Session:
         ]
         return rates if n_moments > 1 else rates * n_updates
 
-    def train(self, rates, watcher=None):
-        """Run an epoch of updates and return its mean loss, the penalty after it, and whether all is finite."""
-        rows = self.data.training_rows
-        if self.plan.shuffle:
-            rows = rows[torch.randperm(len(rows), generator=self._order)]
+    def begin_epoch(self, rates, watcher=None):
+        """Run an epoch of updates."""
         data = self.data
-        loss = self._trainer.run_epoch(
+        self._loss = self._trainer.run_epoch(
             data.X,
             data.y,
-            rows.to(data.y.device),
+            self.draw_order().to(data.y.device),
             rates,
             data.weights,
             watcher,
             sample_weight=data.sample_weight,
             twins=data.twins,
         )
+
+    def draw_order(self):
+        """Return the indices of the training rows in the order of the next epoch."""
+        rows = self.data.training_rows
+        return rows[torch.randperm(len(rows), generator=self._order)] if self.plan.shuffle else rows
+
+    def end_epoch(self):
+        """Return the mean loss of the epoch, the penalty after it, and whether all is finite."""
         self.n_epochs += 1
-        self.n_samples += len(rows)
+        self.n_samples += len(self.data.training_rows)
+        self.n_updates += self.n_updates_per_epoch
+        loss, penalty, size = self._figures()
+        return loss, penalty, math.isfinite(loss + penalty + size)
+
+    def _figures(self):
+        """The epoch's mean loss, the penalty and the norm of all parameters."""
         with torch.inference_mode():
             size = self.network.parameters.norms(self.network.parameters.data)
-            loss, penalty, size = torch.cat([loss, self.network.penalty(), size]).tolist()
-        return loss, penalty, math.isfinite(loss + penalty + size)
+            return torch.cat([self._loss, self.network.penalty(), size]).tolist()
+
+    def snapshot(self):
+        """Return a copy of the network's parameters and statistics."""
+        return self.network.snapshot()
+
+    def settle(self, snapshot=None):
+        """Leave a snapshot in the network, by default what training has come to."""
+        if snapshot is not None:
+            self.network.restore(snapshot)
 
     def predicts(self):
         """Whether the network's outputs for the rows it trains on are finite."""
@@ -122,7 +155,7 @@ class Session:
     def validate(self, watcher=None):
         """Return the loss and the score of the validation rows."""
         data, rows = self.data.validation_part()
-        outputs = self.network.predict(data.X, rows).to(data.y.device)
+        outputs = self._validation_outputs(data, rows).to(data.y.device)
         y, weights, sample_weight = (
             tensor if tensor is None or rows is None else tensor[rows.to(tensor.device)]
             for tensor in (data.y, data.weights, data.sample_weight)
@@ -133,6 +166,9 @@ class Session:
             watcher.rows_are_validated(data.X, rows, y, outputs, loss)
         loss, score = loss.item(), self.plan.score
         return loss, -loss if score is None else score(self.network, outputs, y, sample_weight, weight)
+
+    def _validation_outputs(self, data, rows):
+        return self.network.predict(data.X, rows)
 
     def _loss_of(self, outputs, y, weight):
         """Return the weighted mean of rows' losses."""
@@ -208,16 +244,23 @@ class TrainingNet(LiveNet):
             From the keyboard, as it came; the network has the best weights so far, and `outcome_` says which. One that a
             callback raises in an epoch ends training with that epoch, as skorch has it.
         """
+        plan = self.session.plan
+        with compute_policy(plan.network.n_products * plan.batch_size, plan.dtype, plan.device):
+            for _ in self.epochs(n_epochs, listeners):
+                pass
+        return self.outcome_
+
+    def epochs(self, n_epochs=None, listeners=()):
+        """Do as `train` does, as a generator that yields once an epoch, between asking the session to train and its answer."""
         session = self.session
         plan, data = session.plan, session.data
         self._monitor = ProgressMonitor(plan.tol, plan.n_iter_no_change, data.is_validated)
-        self._best = initial = session.network.snapshot()
+        self._best = initial = session.snapshot()
         self._reason = "max_iter" if n_epochs is None else "paused"
         self.n_epochs_, n_epochs_before = 0, len(self.history or ())
         self._least = {}
         interrupt = None
         with ExitStack() as stack:
-            stack.enter_context(compute_policy(plan.network.n_products * plan.batch_size, plan.dtype, plan.device))
             listeners = [*progress_listeners(plan.verbose, n_epochs or plan.max_iter), *listeners]
             self._listeners = [stack.enter_context(listener) for listener in listeners]
             if self.callbacks:
@@ -226,8 +269,8 @@ class TrainingNet(LiveNet):
                 self.initialize()
                 self.notify("on_train_begin", X=data.X, y=data.y)
                 # A callback may have loaded what an earlier fit had saved.
-                self._best, n_epochs_before = session.network.snapshot(), len(self.history)
-                self.fit_loop(data.X, data.y, n_epochs or plan.max_iter)
+                self._best, n_epochs_before = session.snapshot(), len(self.history)
+                yield from self._run_epochs(n_epochs or plan.max_iter)
             except KeyboardInterrupt as error:
                 self._reason, interrupt = "interrupted", error
             except BaseException:
@@ -243,7 +286,6 @@ class TrainingNet(LiveNet):
         if interrupt is not None:
             raise interrupt
         self._warn(plan)
-        return self.outcome_
 
     def _end_training(self, session, initial, data):
         """Tell callbacks that training is over; they may put other weights into the network."""
@@ -255,8 +297,8 @@ class TrainingNet(LiveNet):
 
     def _conclude(self, session, initial):
         """Leave the weights to keep in the session's network and return the `Outcome`."""
-        if session.data.is_validated or self._reason in ("diverged", "interrupted"):
-            session.network.restore(self._best)
+        is_best_kept = session.data.is_validated or self._reason in ("diverged", "interrupted")
+        session.settle(self._best if is_best_kept else None)
         best_epoch = self._monitor.best_epoch
         if self._has_gone_astray(session.plan) and not session.predicts():
             # Each weight is finite, but what they make of the rows is not.
@@ -274,22 +316,22 @@ class TrainingNet(LiveNet):
     def snapshot_to_keep(self):
         """Return the parameters and statistics that the fit would end with, were the last epoch its last."""
         is_best_kept = self.session.data.is_validated or self._reason == "diverged"
-        return self._best if is_best_kept else self.session.network.snapshot()
+        return self._best if is_best_kept else self.session.snapshot()
 
-    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+    def _run_epochs(self, n_epochs):
         """Run epochs until the plan, a callback or a listener says stop."""
         session = self.session
         datasets = event_datasets(session.data) if self.callbacks_ else {}
         n_plateaus = 0
-        for epoch in range(epochs):
+        for epoch in range(n_epochs):
             self._begin_epoch(datasets)
             self._rates = session.rates(n_plateaus)
-            self.run_single_epoch(None, training=True, prefix="train", step_fn=None)
+            yield from self._train_epoch()
             if self._reason != "diverged" and session.data.is_validated:
-                self.run_single_epoch(None, training=False, prefix="valid", step_fn=None)
+                self._validate_epoch()
             self.n_epochs_ = epoch + 1
             if self._reason != "diverged" and self._monitor.record(self._monitored(), epoch + 1):
-                self._best = session.network.snapshot()
+                self._best = session.snapshot()
             self._end_epoch(datasets)
             if self._reason in ("diverged", "stopped"):
                 break
@@ -300,7 +342,6 @@ class TrainingNet(LiveNet):
                     break
                 n_plateaus += 1
                 self._monitor.be_patient_again()
-        return self
 
     def _begin_epoch(self, datasets):
         self.notify("on_epoch_begin", **datasets)
@@ -323,26 +364,31 @@ class TrainingNet(LiveNet):
         if self._reason != "diverged":
             self._reason = "stopped"
 
-    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
-        """Train on every row, or score the validation rows, in the engine; the arguments are skorch's and not used."""
-        is_watched = any(listens_to_batches(callback, training) for _, callback in self.callbacks_)
-        watcher = BatchEvents(self) if is_watched else None
-        if training:
-            figures = self._train_epoch(watcher)
-        else:
-            loss, score = self.session.validate(watcher)
-            figures = {"valid_loss": loss, "valid_score": score}
-        self.history[-1].update(figures)
-        if self.callbacks_:
-            self._describe_batches(training, prefix, is_watched)
-
-    def _train_epoch(self, watcher):
-        """Train on every row and return the epoch's figures."""
+    def _train_epoch(self):
+        """Train on every row, and note the epoch's figures."""
+        is_watched, watcher = self._watch(training=True)
         (first,) = self._rate.scale(self._rates[:1])
-        loss, penalty, is_finite = self.session.train(self._rate.scale(self._rates), watcher)
+        self.session.begin_epoch(self._rate.scale(self._rates), watcher)
+        yield
+        loss, penalty, is_finite = self.session.end_epoch()
         if not is_finite:
             self._reason = "diverged"
-        return {"train_loss": loss + penalty, "base_loss": loss, "penalty": penalty, "learning_rate": first}
+        self.history[-1].update(train_loss=loss + penalty, base_loss=loss, penalty=penalty, learning_rate=first)
+        if self.callbacks_:
+            self._describe_batches(True, "train", is_watched)
+
+    def _validate_epoch(self):
+        """Score the validation rows."""
+        is_watched, watcher = self._watch(training=False)
+        loss, score = self.session.validate(watcher)
+        self.history[-1].update(valid_loss=loss, valid_score=score)
+        if self.callbacks_:
+            self._describe_batches(False, "valid", is_watched)
+
+    def _watch(self, training):
+        """Return whether a callback listens to batches, and what tells them, or None."""
+        is_watched = any(listens_to_batches(callback, training) for _, callback in self.callbacks_)
+        return is_watched, BatchEvents(self) if is_watched else None
 
     def _has_gone_astray(self, plan):
         """Whether the last loss is not finite, or worse than any that training could mean."""

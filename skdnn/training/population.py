@@ -1,0 +1,220 @@
+"""Fits that train in lockstep: one population of the engine, and for each fit the harness it would have alone."""
+
+from dataclasses import replace
+
+import torch
+
+from skdnn.components.optimizers import TorchOptimizer
+from skdnn.engine import Network, Trainer, Update
+from skdnn.training.harness import Session
+from skdnn.training.policy import compute_policy
+
+
+class Lane(Session):
+    """A session whose epochs are run by a population, which it joins with others before training begins."""
+
+    def join(self, population, k):
+        """Become network `k` of a population."""
+        self._population, self._k = population, k
+
+    def share_data(self, other):
+        """Use the rows of another lane, which are the same, and let go of one's own."""
+        self.data = replace(other.data, twins=self.data.twins)
+
+    def begin_epoch(self, rates, watcher=None):
+        self.next_rates = list(rates)
+
+    def snapshot(self):
+        return self._population.network.snapshot([self._k])
+
+    def settle(self, snapshot=None):
+        self.network.restore(self.snapshot() if snapshot is None else snapshot)
+
+    def _figures(self):
+        return self._population.figures[self._k]
+
+    def _validation_outputs(self, data, rows):
+        self.settle()  # for scorers that look at more than the outputs
+        return self._population.validation_outputs(data, rows)[self._k]
+
+
+def can_share_a_population(first, second):
+    """Say whether two sessions make the same sequence of kernels over the same batches, but for numbers.
+
+    Parameters
+    ----------
+    first, second : Session
+    """
+    # torch's own optimizers work on the tensors of one network.
+    if isinstance(first.plan.update.optimizer, TorchOptimizer):
+        return False
+    return _kernels_of(first.plan) == _kernels_of(second.plan) and _have_same_rows(first.data, second.data)
+
+
+def _kernels_of(plan):
+    """What must be equal for networks to train in lockstep."""
+    layers = [
+        (layer.n_in, layer.n_out, layer.activation, layer.batch_norm, layer.constraint.axis if layer.constraint else "incoming")
+        for layer in plan.network.layers
+    ]
+    optimizer, clipping = plan.update.optimizer, plan.update.clipping
+    return (
+        layers,
+        type(optimizer),
+        type(clipping),
+        plan.loss,
+        plan.batch_size,
+        plan.shuffle,
+        plan.dtype,
+        plan.device,
+    )
+
+
+def _have_same_rows(first, second):
+    """Whether the data of two sessions are the same, in content if not in memory."""
+    if first is second:
+        return True
+    if first is None or second is None:
+        return False
+    names = ("X", "y", "training_rows", "validation_rows", "weights", "sample_weight")
+    return all(_same(getattr(first, name), getattr(second, name)) for name in names) and _have_same_rows(
+        first.validation, second.validation
+    )
+
+
+def _same(a, b):
+    if a is b:
+        return True
+    if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)):
+        return a is not None and b is not None and not isinstance(a, torch.Tensor) and _same_sparse(a, b)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return a.data_ptr() == b.data_ptr() or torch.equal(a, b)
+
+
+def _same_sparse(a, b):
+    return a.shape == b.shape and a.dtype == b.dtype and (a != b).nnz == 0
+
+
+class Population:
+    """Networks of several lanes, trained in lockstep.
+
+    Parameters
+    ----------
+    lanes : list of Lane
+        That can share a population.
+
+    Attributes
+    ----------
+    network : Network
+    figures : list of tuple
+        Loss, penalty and norm of each network after the last epoch.
+    """
+
+    def __init__(self, lanes):
+        self._lanes = lanes
+        plans = [lane.plan for lane in lanes]
+        first = plans[0]
+        seeds = [plan.seeds.dropout for plan in plans]
+        self.network = Network([plan.network for plan in plans], first.dtype, first.device, seeds)
+        for k, lane in enumerate(lanes):
+            self.network.assign(k, lane.network.snapshot())
+            lane.join(self, k)
+        self._update = Update(self.network, [plan.update for plan in plans])
+        self._make_trainer()
+
+    def _make_trainer(self):
+        plan = self._lanes[0].plan
+        self._trainer = Trainer(self.network, self._update, plan.loss, plan.batch_size)
+        self._outputs = None
+
+    def train(self):
+        """Run an epoch for all lanes, which have begun theirs."""
+        data = self._lanes[0].data
+        orders = [lane.draw_order() for lane in self._lanes]
+        is_shared = all(torch.equal(order, orders[0]) for order in orders[1:])
+        order = orders[0] if is_shared else torch.stack(orders)
+        self._outputs = None
+        twins = (lane.data.twins for lane in self._lanes)  # of those with dropout; they are the same for all
+        loss = self._trainer.run_epoch(
+            data.X,
+            data.y,
+            order.to(data.y.device),
+            self._rates(),
+            data.weights,
+            sample_weight=data.sample_weight,
+            twins=next((numbers for numbers in twins if numbers is not None), None),
+        )
+        with torch.inference_mode():
+            norms = self.network.parameters.norms(self.network.parameters.data)
+            self.figures = torch.stack([loss, self.network.penalty(), norms], 1).tolist()
+
+    def _rates(self):
+        """The rates of each update: a number where all lanes have the same, and one tensor for as long as they stay."""
+        known = {}
+        for rates in zip(*(lane.next_rates for lane in self._lanes), strict=True):
+            if rates not in known:
+                is_one = len(set(rates)) == 1
+                known[rates] = rates[0] if is_one else torch.tensor(rates, dtype=torch.float64, device=self.network.device)
+            yield known[rates]
+
+    def validation_outputs(self, data, rows):
+        """Return the outputs of all networks for the validation rows, which are predicted once an epoch."""
+        if self._outputs is None:
+            outputs = self.network.predict(data.X, rows)
+            self._outputs = outputs if self.network.n_networks > 1 else outputs.unsqueeze(0)
+        return self._outputs
+
+    def leave(self, lanes):
+        """Go on without some of the lanes."""
+        stay = [k for k, lane in enumerate(self._lanes) if lane not in lanes]
+        self._lanes = [self._lanes[k] for k in stay]
+        if not stay:
+            return
+        self.network = self.network.select(stay)
+        self._update = self._update.select(self.network, [lane.plan.update for lane in self._lanes], stay)
+        for k, lane in enumerate(self._lanes):
+            lane.join(self, k)
+        self._make_trainer()
+
+
+def train_in_lockstep(nets):
+    """Train nets together, each as it would be trained alone.
+
+    Parameters
+    ----------
+    nets : list of TrainingNet
+        Without callbacks, over lanes that can share a population.
+
+    Returns
+    -------
+    trained : list of TrainingNet
+        Those that did not raise an error.
+    """
+    plan = nets[0].session.plan
+    lanes = [net.session for net in nets]
+    population = Population(lanes)
+    running = {lane: net.epochs() for lane, net in zip(lanes, nets, strict=True)}
+    work, failed = plan.network.n_products * plan.batch_size * len(nets), []
+    try:
+        with compute_policy(work, plan.dtype, plan.device):
+            while running:
+                over = []
+                for lane, epochs in running.items():
+                    try:
+                        next(epochs)
+                    except StopIteration:
+                        over.append(lane)
+                    except Exception:  # of one fit, which must not end the others
+                        over.append(lane)
+                        failed.append(lane)
+                for lane in over:
+                    del running[lane]
+                if over:
+                    population.leave(over)
+                if running:
+                    population.train()
+    finally:
+        for epochs in running.values():
+            epochs.close()
+    return [net for lane, net in zip(lanes, nets, strict=True) if lane not in failed]
