@@ -182,7 +182,9 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
 
     def _encode_target(self, samples, loss, continues, classes):
         y = samples.y
-        kind = type_of_target(y, input_name="y")
+        # Labels that are integers, bools or strings in one dimension can be nothing else; to look at them all takes its time.
+        has_labels = y.ndim == 1 and y.dtype.kind in "biuU"
+        kind = "multiclass" if has_labels else type_of_target(y, input_name="y")
         if kind not in ("binary", "multiclass"):
             check_classification_targets(y)
         is_multilabel = kind == "multilabel-indicator"
@@ -192,8 +194,10 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
                 raise ValueError(f"An indicator matrix y must hold 0 and 1 only, got {np.unique(encoded).tolist()}.")
             present = np.arange(y.shape[1])
         else:
-            y = column_or_1d(y, warn=True)
+            y = y if has_labels else column_or_1d(y, warn=True)
             present = np.unique(y if samples.sample_weight is None else y[samples.counted_rows])
+            if has_labels and 2 * len(present) > len(y):
+                check_classification_targets(y)  # warns of targets that look like numbers
         known = self.classes_ if continues else classes
         if known is None:
             known = present

@@ -208,7 +208,7 @@ def test_max_iter_before_a_plateau_warns_unless_it_was_asked_for():
 @pytest.mark.parametrize("validates", [False, True])
 def test_divergence_restores_the_best_weights_and_says_what_to_do(validates):
     session = make_session(validates)
-    network, train = session.network, session.train
+    network, train = session.network, session.begin_epoch
     best = []
 
     def train_and_diverge(rates, watcher=None):
@@ -219,7 +219,7 @@ def test_divergence_restores_the_best_weights_and_says_what_to_do(validates):
         best.append(network.snapshot()[0])
         return result
 
-    session.train = train_and_diverge
+    session.begin_epoch = train_and_diverge
     net = make_net(session)
     with pytest.warns(ConvergenceWarning, match=r"diverged in epoch 3: .*learning_rate_init=0\.1, scale the features"):
         outcome = net.train()
@@ -248,8 +248,8 @@ class Interrupt(Callback):
 
 
 def check_interrupted(session, net, n_epochs):
-    network, states, train = session.network, [], session.train
-    session.train = lambda *args: (train(*args), states.append(network.snapshot()[0]))[0]
+    network, states, train = session.network, [], session.begin_epoch
+    session.begin_epoch = lambda *args: (train(*args), states.append(network.snapshot()[0]))[0]
     with pytest.raises(KeyboardInterrupt):
         net.train()
     assert net.outcome_.reason == "interrupted"
@@ -268,7 +268,7 @@ def test_an_interrupt_while_a_callback_runs_is_raised_on_with_the_best_weights(e
 
 def test_an_interrupt_in_an_epoch_is_raised_on_with_the_best_weights():
     session = make_session()
-    network, train, states = session.network, session.train, []
+    network, train, states = session.network, session.begin_epoch, []
 
     def train_and_interrupt(rates, watcher=None):
         if len(net.history) == 3:
@@ -278,7 +278,7 @@ def test_an_interrupt_in_an_epoch_is_raised_on_with_the_best_weights():
         states.append(network.snapshot()[0])
         return result
 
-    session.train = train_and_interrupt
+    session.begin_epoch = train_and_interrupt
     net = make_net(session)
     with pytest.raises(KeyboardInterrupt):
         net.train()
