@@ -13,12 +13,26 @@ from sklearn.utils.estimator_checks import (
 )
 
 from skdnn import MLPDeepClassifier, MLPDeepRegressor
-from skdnn.components import Adam
+from skdnn.components import L1L2, Adam
 
 CONFIGURATIONS = {
     "default": {},
     "batch_norm": {"batch_norm": True, "dropout": 0.1, "optimizer": Adam(beta_2=0.99)},
     "elu": {"activation": "elu", "optimizer": "momentum", "regularizer": "l1", "max_norm": 2.0},
+    "every_technique": {
+        "hidden_layer_sizes": (64, 32),
+        "activation": ["leaky_relu", "elu"],
+        "initializer": "he_normal",
+        "batch_norm": True,
+        "dropout": 0.1,
+        "input_dropout": 0.05,
+        "regularizer": L1L2(1e-4, 1e-4),
+        "max_norm": 3.0,
+        "optimizer": "nadam",
+        "learning_rate_init": 0.005,
+        "learning_rate": "cosine",
+        "gradient_clipping": 5.0,
+    },
 }
 ESTIMATORS = {
     f"{cls.__name__}-{name}": cls(**params)
@@ -36,7 +50,7 @@ MORE_CHECKS = [check_dataframe_column_names_consistency, check_inplace_ensure_wr
 ARRAY_API_SCRIPT = """
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from skdnn import MLPDeepClassifier, MLPDeepRegressor
-from skdnn.components import Adam
+from skdnn.components import L1L2, Adam
 
 for estimator in {estimators}:
     for estimator, check in estimator_checks_generator(estimator):
