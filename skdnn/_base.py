@@ -2,27 +2,26 @@
 
 from abc import ABCMeta, abstractmethod
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.validation import validate_data
 from skorch.history import History
 
-from skdnn._data import draw_seeds, number_equal_rows, resolve_sample_weight, seed_sequence, split_rows, to_rows, to_tensor
+from skdnn._data import draw_seeds, resolve_sample_weight, seed_sequence, split_rows
 from skdnn._fit_tasks import epoch_tasks, fit_task
 from skdnn._fitted import FittedNetworkMixin, attributes_of
 from skdnn._monitor import OwnScore, ScorerOnOutputs
 from skdnn._resolution import Techniques, resolve_device, resolve_dtype, resolve_monitor
+from skdnn._samples import Samples, to_training_data
 from skdnn._together import learned_together
 from skdnn._validation import Interval, Options, StrOptions, validate_parameter_constraints
 from skdnn.engine import build_module
 from skdnn.exceptions import InvalidParameterError
-from skdnn.training import Seeds, Session, TrainingData, TrainingNet, TrainingPlan
+from skdnn.training import Seeds, Session, TrainingNet, TrainingPlan
 
 
 @contextmanager
@@ -35,21 +34,6 @@ def _unchanged_on_error(estimator):
         vars(estimator).clear()
         vars(estimator).update(before)
         raise
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """Rows as they were given, checked: `X` and `y` as `validate_data` leaves them, weights or None, and encoded targets."""
-
-    X: Any
-    y: Any
-    sample_weight: np.ndarray | None
-    encoded: np.ndarray | None = None
-
-    @property
-    def counted_rows(self):
-        """Indices of the rows that count."""
-        return np.arange(self.X.shape[0]) if self.sample_weight is None else np.flatnonzero(self.sample_weight)
 
 
 class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
@@ -177,7 +161,7 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
 
         Parameters
         ----------
-        samples : _Samples
+        samples : Samples
         loss : Loss or None
             As `_resolve_loss` named it.
         continues : bool
@@ -203,7 +187,7 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
 
         Parameters
         ----------
-        samples : _Samples
+        samples : Samples
         training_rows : ndarray of int
         is_stream : bool
             Whether there are more rows than these.
@@ -331,17 +315,18 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
         rows = self._split(samples, seeds, is_split=self.early_stopping and validation is None and not is_stream)
         score = None if is_stream else self._plan_score(scorer, loss, samples, rows[1], validation)
         plan = self._plan(techniques, network, loss, score, len(rows[0]), samples.X.dtype, device, seeds, continues)
+        weigh = self._learn_target_weights(samples, rows[0], is_stream)
         session = self._session if is_stream and continues else None
         if session is not None and session.can_go_on(plan):
             plan = replace(plan, dtype=session.network.dtype)
-            session.feed(plan, self._data(samples, rows, plan, is_stream, validation))
+            session.feed(plan, to_training_data(samples, rows, plan, weigh, validation))
         else:
-            data = self._data(samples, rows, plan, is_stream, validation)
+            data = to_training_data(samples, rows, plan, weigh, validation)
             session = session_type(plan, data, self._network.snapshot() if continues else None)
         return self._make_net(session, techniques.callbacks, History(self.history_) if continues else None)
 
     def _read(self, X, y, sample_weight, device, reset):
-        """Check rows and return them as `_Samples`."""
+        """Check rows and return them as `Samples`."""
         X, y = validate_data(
             self,
             X,
@@ -352,28 +337,13 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
             reset=reset,
             **self._target_checks,
         )
-        return _Samples(X, y, resolve_sample_weight(sample_weight, X))
+        return Samples(X, y, resolve_sample_weight(sample_weight, X))
 
     def _input_dtypes(self, device):
         """The dtypes that X may keep; the first is what others are converted to."""
         if self.dtype == "auto" and device.type == "cpu":
             return [np.float64, np.float32]
         return np.float64 if self.dtype == "float64" else np.float32
-
-    def _data(self, samples, rows, plan, is_stream, validation=None):
-        """Hand the arrays over as tensors on the plan's device."""
-        weigh = self._learn_target_weights(samples, rows[0], is_stream)
-        data = _to_tensors(samples, weigh, plan, *rows)
-        twins = None
-        if plan.network.uses_dropout and plan.batch_size >= len(rows[0]):
-            # All rows make one batch. Integer weights then are what repeated rows are, if these lose the same units.
-            twins = torch.zeros(len(samples.encoded), dtype=torch.int64)
-            twins[data.training_rows] = torch.from_numpy(number_equal_rows(samples.X, rows[0]))
-            twins = twins.to(plan.device)
-        if validation is not None:
-            counted = None if validation.sample_weight is None else validation.counted_rows
-            validation = _to_tensors(validation, weigh, plan, None, counted)
-        return replace(data, twins=twins, validation=validation)
 
     def _split(self, samples, seeds, is_split):
         """Return the indices of training and validation rows, the latter None where all are trained on."""
@@ -489,19 +459,3 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
             self.best_loss_ = None
             self.validation_scores_ = [row.get("valid_score", np.nan) for row in rows]
             self.best_validation_score_ = outcome.best_value
-
-
-def _to_tensors(samples, weigh, plan, training_rows=None, validation_rows=None):
-    """Return `TrainingData` of some samples, with indices of rows as arrays."""
-
-    def column(weights):
-        return None if weights is None else torch.from_numpy(weights).to(plan.device, plan.dtype)
-
-    sample_weight = samples.sample_weight
-    return TrainingData(
-        to_rows(samples.X, plan.device, plan.dtype),
-        to_tensor(samples.encoded).to(plan.device),
-        *(rows if rows is None else torch.from_numpy(rows) for rows in (training_rows, validation_rows)),
-        weights=None if weigh is None else column(weigh(samples.encoded)),
-        sample_weight=None if sample_weight is None else column(sample_weight[:, np.newaxis]),
-    )
