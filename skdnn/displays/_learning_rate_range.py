@@ -48,7 +48,9 @@ class LearningRateRangeDisplay:
     >>> from skdnn.displays import LearningRateRangeDisplay
     >>> X, y = load_iris(return_X_y=True)
     >>> clf = MLPDeepClassifier((10,), batch_size=10, random_state=0)
-    >>> display = LearningRateRangeDisplay.from_estimator(clf, X, y)  # doctest: +SKIP
+    >>> display = LearningRateRangeDisplay.from_estimator(clf, X, y, learning_rates=[1e-3, 1e-2, 1e-1], max_iter=2)
+    >>> display.ax_.get_xlabel()
+    'learning rate'
     """
 
     def __init__(self, *, learning_rates, losses, best_learning_rate=None, estimator_name=None):

@@ -44,7 +44,9 @@ class TechniqueComparisonDisplay:
     >>> X, y = load_iris(return_X_y=True)
     >>> clf = MLPDeepClassifier((10,), max_iter=5, n_iter_no_change=5, random_state=0)
     >>> search = VectorizedGridSearchCV(clf, {"activation": ["relu", "elu"], "batch_norm": [False, True]}).fit(X, y)
-    >>> display = TechniqueComparisonDisplay.from_search(search)  # doctest: +SKIP
+    >>> display = TechniqueComparisonDisplay.from_search(search)
+    >>> [label.get_text() for label in display.ax_.get_yticklabels()]
+    ['relu', 'elu', 'False', 'True']
     """
 
     def __init__(self, *, effects):

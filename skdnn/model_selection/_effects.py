@@ -2,10 +2,12 @@
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Real
 
+import joblib
 import numpy as np
 from scipy import stats
 
@@ -72,6 +74,19 @@ class TechniqueEffects(Sequence):
         What the scores are: the name of the scorer if it has one, "score" for the estimator's own.
     confidence : float in (0.0, 1.0), default=0.95
         Of the intervals.
+
+    Examples
+    --------
+    >>> from skdnn.model_selection import technique_effects
+    >>> effects = technique_effects({"params": [{"l2": 0.0}, {"l2": 0.1}], "split0_test_score": [0.5, 0.75]})
+    >>> effects
+    <TechniqueEffects on score: 2 values of l2>
+    >>> effects[1].value, effects[1].effect
+    ('0.1', 0.25)
+    >>> effects.to_frame()[["parameter", "value", "reference", "effect"]]
+      parameter value reference  effect
+    0        l2   0.0       0.0    0.00
+    1        l2   0.1       0.0    0.25
     """
 
     def __init__(self, effects, metric="score", confidence=0.95):
@@ -86,7 +101,7 @@ class TechniqueEffects(Sequence):
         return len(self._effects)
 
     def __repr__(self):
-        return f"<{type(self).__name__}: {len(self)} values of {len(self.parameters)} hyperparameters, {self.metric}>"
+        return f"<{type(self).__name__} on {self.metric}: {len(self)} values of {', '.join(self.parameters)}>"
 
     @property
     def parameters(self):
@@ -142,9 +157,10 @@ def technique_effects(search, *, metric=None, score_type="test", confidence=0.95
 
     Parameters
     ----------
-    search : search or dict
+    search : search, dict or DataFrame
         A fitted `GridSearchCV`, `VectorizedGridSearchCV` or their like, or its ``cv_results_``. In a randomised search few
-        candidates have a partner that differs in one hyperparameter only.
+        candidates have a partner that differs in one hyperparameter only. Of a halving search, candidates are compared within
+        an iteration.
 
     metric : str, default=None
         Whose scores to take where the search has several; by default the one that `refit` names.
@@ -252,8 +268,8 @@ class _Candidate:
 
 
 def _results_of(search):
-    """The dict of results of a search, or what is one."""
-    results = search if isinstance(search, Mapping) else getattr(search, "cv_results_", None)
+    """The results of a search, or what are some: a dict or a data frame."""
+    results = search if hasattr(search, "keys") else getattr(search, "cv_results_", None)
     if results is None or "params" not in results:
         raise InvalidParameterError(
             f"search must be a search that has been fitted, or its cv_results_. Got {type(search).__name__} without results."
@@ -316,7 +332,8 @@ def _values_of(candidates, names):
     labels = {key: ", ".join(map(_label, values)) for key, values in given.items()}
     if len(set(labels.values())) < len(labels):  # the name "None" beside None, functions of the same name
         labels = {key: ", ".join(map(repr, values)) for key, values in given.items()}
-    return labels
+    counts = Counter(labels.values())  # long arrays of the same ends
+    return {key: label if counts[label] == 1 else f"{label} ({i + 1})" for i, (key, label) in enumerate(labels.items())}
 
 
 def _check_references(references, values):
@@ -347,7 +364,8 @@ def _plain(value):
 def _key(value):
     """What is equal for values that are, and can be hashed."""
     value = _plain(value)
-    return (type(value).__qualname__, repr(value))
+    # NumPy leaves out the middle of long arrays.
+    return type(value).__qualname__, joblib.hash(value) if isinstance(value, np.ndarray) else repr(value)
 
 
 def _label(value):
