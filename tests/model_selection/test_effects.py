@@ -16,7 +16,7 @@ from skdnn import MLPDeepClassifier
 from skdnn.components import ELU, L2, Momentum
 from skdnn.exceptions import InvalidParameterError
 from skdnn.model_selection import technique_effects
-from skdnn.model_selection._effects import _mean_and_interval
+from skdnn.model_selection._intervals import mean_and_interval
 
 GRID = {"a": [1, 2, 3], "b": ["x", "y"], "c": [False, True]}
 
@@ -119,7 +119,7 @@ def test_intervals_cover_the_truth(of_settings, of_folds, rest, n_settings, n_fo
     covered = []
     for _ in range(1500):
         d = 0.2 + of_settings * rng.normal(size=(n_settings, 1)) + of_folds * rng.normal(size=(1, n_folds))
-        _, low, high = _mean_and_interval(d + rest * rng.normal(size=(n_settings, n_folds)), 0.95)
+        _, low, high = mean_and_interval(d + rest * rng.normal(size=(n_settings, n_folds)), 0.95)
         covered.append(low <= 0.2 <= high)
     # Of 1,500 a share is certain to 0.02; where settings and folds do not vary, the interval is on the safe side.
     assert 0.93 <= np.mean(covered) <= (0.995 if of_settings or of_folds else 1.0)
