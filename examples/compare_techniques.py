@@ -26,6 +26,8 @@ from sklearn.preprocessing import StandardScaler
 
 from skdnn import MLPDeepClassifier
 from skdnn.components import ELU, L1, Momentum
+from skdnn.displays import TechniqueComparisonDisplay
+from skdnn.model_selection import technique_effects
 
 TECHNIQUES = {
     "activation": ["logistic", "relu", ELU()],
@@ -170,6 +172,8 @@ def search(X, y, scaler, folds, n_jobs, max_iter):
     candidates : list of dict
         Best first. Labels by technique, and "mean" and "spread" (standard deviation over the folds) of the accuracy, and
         "seconds" of a fit.
+    effects : TechniqueEffects
+        What each value of each technique does, all else equal.
     """
     classifier = MLPDeepClassifier(
         HIDDEN_LAYER_SIZES,
@@ -199,45 +203,8 @@ def search(X, y, scaler, folds, n_jobs, max_iter):
             results["params"], results["mean_test_score"], results["std_test_score"], results["mean_fit_time"], strict=True
         )
     ]
-    return sorted(candidates, key=lambda candidate: -candidate["mean"])
-
-
-def summarise(candidates):
-    """Return the effect of each value of each technique, all else equal.
-
-    Returns
-    -------
-    effects : list of dict
-        "technique", "value", "mean", "median" and "best" of the accuracies of all candidates with that value. Then, over
-        the "pairs" of such a candidate with the one that has the technique's first value and differs in nothing else: the
-        median "change", and in how many it was "better" and "worse".
-    """
-    effects = []
-    for name, values in [*TECHNIQUES.items(), ("optimizer", [optimizer for optimizer, _ in OPTIMIZERS])]:
-        reference = None
-        for value in map(str, values):
-            scores = {_others(candidate, name): candidate["mean"] for candidate in candidates if candidate[name] == value}
-            reference = reference or scores
-            differences = np.array([score - reference[others] for others, score in scores.items()])
-            accuracies = list(scores.values())
-            effects.append(
-                {
-                    "technique": name,
-                    "value": value,
-                    "mean": float(np.mean(accuracies)),
-                    "median": float(np.median(accuracies)),
-                    "best": max(accuracies),
-                    "change": float(np.median(differences)),
-                    "better": int((differences > 0).sum()),
-                    "worse": int((differences < 0).sum()),
-                    "pairs": len(differences),
-                }
-            )
-    return effects
-
-
-def _others(candidate, name):
-    return tuple(candidate[other] for other in [*TECHNIQUES, "optimizer"] if other != name)
+    effects = technique_effects(grid_search, together=[("mlp__optimizer", "mlp__learning_rate_init")])
+    return sorted(candidates, key=lambda candidate: -candidate["mean"]), effects
 
 
 def print_tables(candidates, effects, n_shown=12):
@@ -254,16 +221,18 @@ def print_tables(candidates, effects, n_shown=12):
             score = f"{candidate['mean']:.4f} +- {candidate['spread']:.4f}"
             print(f"{i + 1:>4}  {score:<17}{candidate['seconds']:>6.2f} s  {settings.rstrip()}")
     print(
-        "\nEach technique over all combinations of the others; change against its first value, all else equal: median of pairs"
+        "\nEach technique over all combinations of the others; change against its first value, all else equal: mean of pairs, "
+        f"{effects.confidence:.0%} interval"
     )
-    width = max(len(effect["value"]) for effect in effects) + 2
-    print(f"{'technique':<13}{'value':<{width}}{'mean':>8}{'median':>8}{'best':>8}{'change':>9}   in pairs")
+    width = max(len(effect.value) for effect in effects) + 2
+    print(f"{'technique':<13}{'value':<{width}}{'mean':>8}{'median':>8}{'best':>8}{'change':>9}  {'interval':<20}in pairs")
     for effect in effects:
-        line = f"{effect['technique']:<13}{effect['value']:<{width}}{effect['mean']:>8.4f}{effect['median']:>8.4f}"
-        line += f"{effect['best']:>8.4f}"
-        if effect["better"] or effect["worse"]:
-            line += f"{effect['change']:>+9.4f}   better in {effect['better']}, worse in {effect['worse']}"
-            line += f" of {effect['pairs']}"
+        technique = effect.parameter.split(", ")[0].removeprefix("mlp__")
+        line = f"{technique:<13}{effect.value:<{width}}"
+        line += f"{effect.mean_score:>8.4f}{effect.median_score:>8.4f}{effect.best_score:>8.4f}"
+        if not effect.is_reference:
+            line += f"{effect.effect:>+9.4f}  {f'[{effect.low:+.4f}, {effect.high:+.4f}]':<20}"
+            line += f"better in {effect.n_better}, worse in {effect.n_worse} of {effect.n_pairs}"
         print(line)
 
 
@@ -277,46 +246,15 @@ def write_csv(path, candidates):
             writer.writerow([i + 1, *scores, *(candidate[name] for name in [*TECHNIQUES, "optimizer"])])
 
 
-def plot(path, candidates, effects, title):
-    """Draw the error of all candidates, a panel a technique, as a PNG."""
+def plot(path, effects, title):
+    """Draw what each technique does, a block a technique, as a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    jitter = np.random.default_rng(RANDOM_STATE)
-    figure, axes = plt.subplots(2, 3, figsize=(13, 6.8), sharex=True, layout="constrained")
-    # An error of 0 has no place on a logarithmic axis.
-    errors = {id(candidate): max(1 - candidate["mean"], 1e-3) * 100 for candidate in candidates}
-    for ax, name in zip(axes.flat, [*TECHNIQUES, "optimizer"], strict=True):
-        of_technique = [effect for effect in effects if effect["technique"] == name]
-        for i, effect in enumerate(of_technique):
-            points = [errors[id(candidate)] for candidate in candidates if candidate[name] == effect["value"]]
-            ax.scatter(points, i + jitter.uniform(-0.22, 0.22, len(points)), s=16, alpha=0.45, color=f"C{i}", linewidths=0)
-            median = float(np.median(points))
-            ax.plot([median, median], [i - 0.34, i + 0.34], color="black", linewidth=2, solid_capstyle="butt")
-            ax.annotate(f"{median:.1f} %", (median, i - 0.36), ha="center", va="bottom", fontsize=9)
-        ax.set_yticks(range(len(of_technique)), [effect["value"] for effect in of_technique], fontsize=10)
-        ax.set_ylim(len(of_technique) - 0.5, -0.7)
-        ax.set_title(name, fontsize=12, fontweight="bold")
-        ax.set_xscale("log")
-        ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 50, 100) if tick <= 100]
-        ax.set_xticks(ticks)
-        ax.set_xlim(min(errors.values()) * 0.85, 100)
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.minorticks_off()
-        ax.grid(axis="x", color="0.9")
-        ax.set_axisbelow(True)
-        ax.spines[["top", "right", "left"]].set_visible(False)
-        ax.tick_params(axis="y", length=0)
-    for ax in axes[-1]:
-        ax.set_xlabel("cross-validated error in % (log scale)", fontsize=10)
-    legend = "A dot is a combination of techniques; the bar is the median of all with that value"
-    figure.suptitle(f"{title}\n{legend}", fontsize=11)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    display = TechniqueComparisonDisplay(effects=effects).plot()
+    display.ax_.set_title(title, fontsize=10)
+    display.figure_.savefig(path, dpi=150)
+    matplotlib.pyplot.close(display.figure_)
 
 
 def parse_arguments(arguments=None):
@@ -356,17 +294,16 @@ def main(arguments=None):
     print(f"{title}; {n_candidates} combinations of techniques", flush=True)
     try:
         start_workers(options.n_jobs)
-        candidates = search(X, y, scaler, options.folds, options.n_jobs, options.max_iter)
+        candidates, effects = search(X, y, scaler, options.folds, options.n_jobs, options.max_iter)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
-    effects = summarise(candidates)
     print()
     print_tables(candidates, effects)
     options.out.mkdir(parents=True, exist_ok=True)
     stem = f"compare_techniques_{data_name.lower()}"
     write_csv(options.out / f"{stem}.csv", candidates)
-    plot(options.out / f"{stem}.png", candidates, effects, title)
+    plot(options.out / f"{stem}.png", effects, title)
     print(f"\nAll combinations: {options.out / stem}.csv\nFigure: {options.out / stem}.png")
     print(f"{time.perf_counter() - start:.0f} s in all")
     return 0

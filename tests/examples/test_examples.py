@@ -78,19 +78,19 @@ def test_compare_writes_a_table_a_figure_and_a_csv(compare, monkeypatch, tmp_pat
     assert f"{2 * len(rows)} of {2 * len(rows)} fits (100%)" in printed.err
 
 
-def test_compare_takes_pairs_that_differ_in_nothing_else(compare, monkeypatch):
-    monkeypatch.setattr(compare, "TECHNIQUES", {"batch_norm": [False, True], "max_norm": [None, 1.0]})
-    monkeypatch.setattr(compare, "OPTIMIZERS", [("sgd", 0.1)])
-    scores = {("False", "None"): 0.5, ("True", "None"): 0.7, ("False", "1.0"): 0.8, ("True", "1.0"): 0.75}
-    candidates = [
-        {"batch_norm": batch_norm, "max_norm": max_norm, "optimizer": "sgd", "mean": mean}
-        for (batch_norm, max_norm), mean in scores.items()
+def test_compare_takes_an_optimizer_and_its_rate_as_one(compare, monkeypatch):
+    monkeypatch.setattr(compare, "TECHNIQUES", {"batch_norm": [False, True]})
+    X, y, scaler, _ = compare.load_data("digits", 100)
+    candidates, effects = compare.search(X, y, scaler, 2, 1, 1)
+    assert [(effect.parameter, effect.n_pairs) for effect in effects] == [
+        ("mlp__batch_norm", 2),
+        ("mlp__batch_norm", 2),
+        ("mlp__optimizer, mlp__learning_rate_init", 2),
+        ("mlp__optimizer, mlp__learning_rate_init", 2),
     ]
-    effect = compare.summarise(candidates)[1]
-    assert (effect["technique"], effect["value"]) == ("batch_norm", "True")
-    assert (effect["better"], effect["worse"], effect["pairs"]) == (1, 1, 2)
-    assert effect["mean"] == pytest.approx(0.725)
-    assert effect["change"] == pytest.approx(0.075)
+    means = {(c["batch_norm"], c["optimizer"]): c["mean"] for c in candidates}
+    changes = [means["True", optimizer] - means["False", optimizer] for optimizer in ("Momentum()", "adam")]
+    assert effects[1].effect == pytest.approx(np.mean(changes))
 
 
 def test_progress_counts_across_copies(compare):
