@@ -49,7 +49,6 @@ from skdnn.components import (
     L1,
     L1L2,
     L2,
-    OPTIMIZERS,
     Adam,
     BatchNorm,
     ClipValue,
@@ -151,14 +150,14 @@ GRIDS = {
             "learning_rate_init": RATES,
             "initializer": ["glorot_normal", "he_normal"],
             "regularizer": ["l1", None],
-            "max_norm": [None, 0.8],
+            "max_norm": [0.8],
         },
-        [16],
+        [8],
     ),
     "activation": ({}, {"activation": ["relu", "elu", LeakyReLU(0.2)], "learning_rate_init": RATES}, [2, 2, 2]),
     "activation_number": ({"activation": ELU()}, {"activation__alpha": [1.0, 0.5], "max_norm": [None, 1.0]}, [2, 2]),
     "callable_activation": ({}, {"activation": [torch.sin, torch.nn.Softsign], "learning_rate_init": RATES}, [2, 2]),
-    "optimizer": ({}, {"optimizer": list(OPTIMIZERS), "max_norm": [None, 1.0]}, [2] * len(OPTIMIZERS)),
+    "optimizer": ({}, {"optimizer": ["sgd", "adagrad", "nadam", "amsgrad"], "max_norm": [None, 1.0]}, [2] * 4),
     "torch_optimizer": (
         {},
         {"optimizer": [torch.optim.RAdam, TorchOptimizer(torch.optim.SGD, momentum=0.9)], "learning_rate_init": RATES},
@@ -191,7 +190,7 @@ GRIDS = {
     "early_stopping": (STOPPING, {"n_iter_no_change": [1, 3], "learning_rate_init": [0.1, 0.01]}, [4]),
     "early_stopping_by_loss": (
         STOPPING,
-        {"monitor": ["loss", "neg_log_loss"], "tol": [0.1, 0.001], "n_iter_no_change": [2]},
+        {"monitor": ["loss", "auto"], "tol": [0.1, 0.001], "n_iter_no_change": [2]},
         [4],
     ),
     "stopping_on_the_training_loss": ({"max_iter": 15}, {"n_iter_no_change": [1, 2], "tol": [0.05, 0.2]}, [4]),
@@ -238,18 +237,12 @@ def test_grids_in_double_precision(name):
 # Where the number of epochs does not hang on a comparison of rounded numbers.
 SINGLE = [
     "learning_rate_init",
-    "initializer",
     "regularizer",
     "max_norm",
-    "nested_momentum",
     "dropout",
-    "activation",
     "per_layer",
-    "max_iter",
     "batch_norm",
-    "gradient_clipping",
     "learning_rate",
-    "random_state",
 ]
 
 
@@ -261,7 +254,7 @@ def test_grids_in_single_precision(name):
     assert_trained(counts, *group_sizes)
 
 
-@pytest.mark.parametrize("name", ["all_numbers", "early_stopping", "activation"])
+@pytest.mark.parametrize("name", ["early_stopping", "activation"])
 def test_default_scores_are_the_same_to_the_last_vote(name):
     params, grid, _ = GRIDS[name]
     compare(make(**params), grid, X, Y, cv=3, tolerance=1e-12)
@@ -277,6 +270,11 @@ def test_early_stopped_networks_do_leave_at_epochs_of_their_own():
     params, grid, _ = GRIDS["early_stopping"]
     epochs = {make(**params, **candidate).fit(X, Y).n_iter_ for candidate in ParameterGrid(grid)}
     assert len(epochs) > 1
+
+
+@pytest.mark.parametrize("others", [{}, {"dropout": [0.0, 0.2]}, {"max_iter": [2, 3]}], ids=["alone", "numbers", "epochs"])
+def test_candidates_that_come_to_the_same_have_the_same_rank(others):
+    compare(make(), {"tol": [1e-4, 1e-3, 1e-2], **others}, X, Y, cv=N_FOLDS, scoring="neg_log_loss")
 
 
 def test_every_candidate_has_the_fitted_attributes_of_its_own_fit():
@@ -1126,17 +1124,19 @@ def make_searches(estimator, grid):
     ]
 
 
-CHECKED = {"max_iter": 40, "n_iter_no_change": np.inf, "learning_rate_init": 0.03, "random_state": 0}
-SEARCHES = [
-    make_searches(MLPDeepClassifier((16,), **CHECKED), {"regularizer": [None, "l2"]})[0],
-    make_searches(Pipeline([("pca", PCA()), ("mlp", MLPDeepRegressor((16,), **CHECKED))]), {"mlp__dropout": [0.0, 0.01]})[1],
-    make_searches(Ridge(), {"alpha": [0.1, 1.0]})[0],
-]
+CHECKED = {"max_iter": 15, "n_iter_no_change": np.inf, "learning_rate_init": 0.1, "random_state": 0}
+CLASSIFIERS = make_searches(MLPDeepClassifier((16,), **CHECKED), {"regularizer": [None, "l2"]})
+REGRESSORS = make_searches(
+    Pipeline([("pca", PCA()), ("mlp", MLPDeepRegressor((16,), **CHECKED))]), {"mlp__dropout": [0.0, 0.01]}
+)
+SEARCHES = [CLASSIFIERS[0], REGRESSORS[1]]
 MORE_SEARCHES = [
+    CLASSIFIERS[1],
+    REGRESSORS[0],
+    *make_searches(Ridge(), {"alpha": [0.1, 1.0]}),
     *make_searches(LogisticRegression(), {"C": [0.1, 1.0]}),
     *make_searches(Pipeline([("pca", PCA()), ("ridge", Ridge())]), {"ridge__alpha": [0.1, 1.0]}),
     *make_searches(Pipeline([("pca", PCA()), ("logistic", LogisticRegression())]), {"logistic__C": [0.1, 1.0]}),
-    make_searches(MLPDeepClassifier((16,), **CHECKED), {"regularizer": [None, "l2"]})[1],
 ]
 # What scikit-learn expects to fail for its own searches.
 EXPECTED = {
@@ -1164,6 +1164,6 @@ def test_more_searches_keep_the_contract(estimator, check):
 @pytest.mark.parametrize(
     "check", [check_param_validation, check_dataframe_column_names_consistency, check_n_features_in_after_fitting]
 )
-@pytest.mark.parametrize("search", SEARCHES[:2], ids=["grid", "random"])
+@pytest.mark.parametrize("search", SEARCHES, ids=["grid", "random"])
 def test_searches_pass_the_checks_beside_the_suite(search, check):
     check(type(search).__name__, clone(search))
