@@ -1,16 +1,24 @@
 """The candidates of a search, trained in lockstep for each fold and preprocessing."""
 
 import joblib
+import numpy as np
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from skdnn._base import BaseMLPDeep
-from skdnn.components._component import _same
 from skdnn.training import Lane, can_share_a_population, train_in_lockstep
+
+
+def last_step(estimator):
+    """Return the last step of a pipeline, or the estimator itself."""
+    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) and estimator.steps else estimator
 
 
 class Candidates:
     """Estimators that a search is going to fit, once for each fold.
+
+    What has been learned is found by parameters and rows, and by nothing else: whoever fits an estimator of equal parameters to
+    equal rows would have learned the same.
 
     Parameters
     ----------
@@ -21,69 +29,82 @@ class Candidates:
     max_size : int
         Networks that train together at most.
     members : list of int, default=None
-        Numbers of the candidates to train, by default all.
+        Numbers of the candidates to train, which have the same preprocessing; by default all that have that of the one that
+        is fitted.
     """
 
     def __init__(self, estimator, parameters, max_size, members=None):
-        self._prefix = f"{estimator.steps[-1][0]}__" if isinstance(estimator, Pipeline) and estimator.steps else ""
-        self._final = estimator.steps[-1][1] if self._prefix else estimator
         self._max_size = max_size
-        self._own, self._others = [], []
-        for candidate in parameters if isinstance(self._final, BaseMLPDeep) else []:
-            own = {name.removeprefix(self._prefix): v for name, v in candidate.items() if name.startswith(self._prefix)}
-            self._own.append(own)
-            self._others.append({name: v for name, v in candidate.items() if not name.startswith(self._prefix)})
-        self._members = range(len(self._own)) if members is None else members
-        self._fitted = {}
+        self._runs_left = np.inf
+        self._members = members
+        self._final, self._others = [], []
+        for candidate in parameters:
+            final, others = _take_apart(estimator, candidate)
+            self._final.append(final)
+            self._others.append(others)
+        # Candidates whose last steps are equal are one to whoever looks for what it has learned.
+        self._first = [self._index_of(final) for final in self._final]
+        self._tried, self._learned = set(), {}
 
     def divide(self, n_parts):
         """Return lists of the numbers of candidates that can train together, each such group in up to `n_parts` parts."""
         groups = []
-        for j in self._members:
-            group = next((group for group in groups if self._can_join(j, group[0])), None)
-            if group is None:
-                groups.append([j])
-            else:
-                group.append(j)
+        for j, final in enumerate(self._final):
+            if final is not None:
+                group = next((group for group in groups if self._have_same_rows(j, group[0])), None)
+                if group is None:
+                    groups.append([j])
+                else:
+                    group.append(j)
         return [group[i::n_parts] for group in groups for i in range(min(n_parts, len(group)))]
 
+    def allow_runs(self, n_folds):
+        """Train candidates together once for each fold and setting of all but the last step, and not more often.
+
+        Preprocessing that never gives the same rows twice would have all of them trained for each fit.
+        """
+        self._runs_left = n_folds * len(self.divide(1))
+
     def learned(self):
-        """Return what was trained and not taken, for `add`."""
-        return {key: fitted for key, fitted in self._fitted.items() if fitted is not None}
+        """Return what was trained, for `add`."""
+        return self._learned
 
     def add(self, learned):
         """Take over what was trained elsewhere."""
-        self._fitted |= learned
+        self._learned |= learned
+        self._tried |= set(learned)
 
     def take(self, estimator, X, y, sample_weight, validation):
         """Return the fitted estimator of a candidate, and train all that can be trained with it if it is the first."""
         index = self._index_of(estimator)
         if index is None:
             return None
-        rows = joblib.hash((X, y, sample_weight, validation))
-        if (index, rows) not in self._fitted:
-            members = [j for j in self._members if self._can_join(j, index) and (j, rows) not in self._fitted]
-            self._fitted |= {(j, rows): None for j in members}
-            self._fitted |= {(j, rows): fitted for j, fitted in self._train(members, (X, y, sample_weight), validation)}
-        return self._fitted[index, rows]
+        rows = _hash_rows(X, y, sample_weight, *(validation or ()))
+        if (index, rows) not in self._tried and self._runs_left > 0:
+            self._train_together(index, rows, (X, y, sample_weight), validation)
+        if estimator.random_state is None and not self._members:  # each fit is a draw of its own
+            return self._learned.pop((index, rows), None)
+        return self._learned.get((index, rows))
 
     def _index_of(self, estimator):
-        """The candidate that an estimator is, or None."""
-        if type(estimator) is not type(self._final) or not _can_be_trained_with_others(estimator):
+        """The first candidate with a last step of the same class and parameters, or None."""
+        if not isinstance(estimator, BaseMLPDeep) or not _can_be_trained_with_others(estimator):
             return None
-        parameters = estimator.get_params()
-        for index, own in enumerate(self._own):
-            if all(name in parameters and _same(parameters[name], value) for name, value in own.items()):
-                return index
-        return None
+        return next((j for j, final in enumerate(self._final) if final is not None and _equal(estimator, final)), None)
 
-    def _can_join(self, j, index):
+    def _have_same_rows(self, j, k):
         """Whether two candidates differ in parameters of the last step only."""
-        mine, theirs = self._others[j], self._others[index]
-        return mine.keys() == theirs.keys() and all(_same(mine[name], theirs[name]) for name in mine)
+        return self._others[k] is not None and _equal(self._others[j], self._others[k])
 
-    def _train(self, members, given, validation):
-        """Train candidates on the same rows and yield the number and the estimator of those that could be."""
+    def _train_together(self, index, rows, given, validation):
+        """Train candidates on the same rows."""
+        # The one that is fitted may be any of those with equal last steps: their neighbours are all looked at.
+        alike = [j for j, first in enumerate(self._first) if first == index]
+        n_candidates = range(len(self._final))
+        members = self._members or [k for k in n_candidates if any(self._have_same_rows(j, k) for j in alike)]
+        members = {self._first[j] for j in members if self._first[j] is not None}
+        members = sorted(j for j in members if (j, rows) not in self._tried)
+        self._tried |= {(j, rows) for j in members}
         groups = []
         for j in members:
             prepared = self._prepare(j, given, validation)
@@ -96,20 +117,35 @@ class Candidates:
             else:
                 session.share_data(group[0][2].session)
                 group.append(prepared)
+        # One alone is fitted by whoever asked for it, but where that is in another process.
+        groups = [group for group in groups if len(group) > 1 or self._members]
+        self._runs_left -= bool(groups)
         for group in groups:
-            if len(group) > 1:
-                yield from _train_group(group)
+            self._learned |= {(j, rows): fitted for j, fitted in _train_group(group)}
 
     def _prepare(self, j, given, validation):
         """Return a candidate's number, estimator and net, or None where something is wrong, which its own fit will tell."""
         try:
-            estimator = clone(self._final).set_params(**clone(self._own[j], safe=False))
-            if not _can_be_trained_with_others(estimator):
-                return None
+            estimator = clone(self._final[j])
             estimator._check_parameters()
             return j, estimator, estimator._prepare(given, given_validation=validation, session_type=Lane)
         except Exception:
             return None
+
+
+def _take_apart(estimator, parameters):
+    """Return the last step of a candidate and the parameters of all before it; None and None where these cannot be set."""
+    try:
+        candidate = clone(estimator).set_params(**clone(parameters, safe=False))
+    except Exception:  # the search meets it again, and says so
+        return None, None
+    final = last_step(candidate)
+    if not isinstance(final, BaseMLPDeep) or not _can_be_trained_with_others(final):
+        return None, None
+    if final is candidate:
+        return final, {}
+    name = candidate.steps[-1][0]
+    return final, {key: value for key, value in parameters.items() if key.split("__")[0] != name}
 
 
 def _can_be_trained_with_others(estimator):
@@ -122,14 +158,44 @@ def _takes(group, session, max_size):
 
 
 def _train_group(group):
-    """Train prepared candidates in lockstep and yield the number and the fitted estimator of each."""
+    """Train prepared candidates in lockstep and return the number and the fitted estimator of each."""
     nets = [net for _, _, net in group]
     sessions = [net.session for net in nets]
     try:
         trained = train_in_lockstep(nets)
-    except ValueError:  # techniques that have no common form
-        return
+    except Exception:  # techniques that have no common form, too little memory: each is then fitted alone
+        return []
+    fitted = []
     for (j, estimator, net), session in zip(group, sessions, strict=True):
         if net in trained:
             estimator._store(net, session, continues=False, is_stream=False)
-            yield j, estimator
+            fitted.append((j, estimator))
+    return fitted
+
+
+def _equal(a, b):
+    """Whether two parameter values mean the same without a doubt: 0.0 and False are equal, and do not."""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    try:
+        if isinstance(a, dict):
+            return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+        if isinstance(a, list | tuple):
+            return len(a) == len(b) and all(map(_equal, a, b))
+        if isinstance(a, np.random.RandomState):
+            return _equal(a.get_state(), b.get_state())
+        if isinstance(a, np.ndarray):
+            return a.dtype == b.dtype and a.shape == b.shape and bool(np.all(a == b))
+        if hasattr(a, "get_params") and not isinstance(a, type):
+            return _equal(a.get_params(deep=False), b.get_params(deep=False))
+        return bool(a == b)
+    except Exception:
+        return False
+
+
+def _hash_rows(*arrays):
+    """A key of what is in some arrays, whatever their memory looks like."""
+    plain = [np.ascontiguousarray(np.asarray(array)) if isinstance(array, np.ndarray) else array for array in arrays]
+    return joblib.hash(plain)

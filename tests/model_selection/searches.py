@@ -57,7 +57,9 @@ def run(cls, estimator, grid, X, y, fit_params=None, **settings):
             search.fit(X, y, **fit_params or {})
         except Exception as error:
             search = error
-    return search, sorted((warning.category.__name__, str(warning.message)) for warning in caught)
+    return search, sorted(
+        (warning.category.__name__, str(warning.message).replace(cls.__name__, "Search")) for warning in caught
+    )
 
 
 def run_both(estimator, grid, X, y, fit_params=None, *, classes=GRID, **settings):

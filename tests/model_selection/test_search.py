@@ -221,8 +221,8 @@ GRIDS = {
         [2, 2],
     ),
     "an_empty_grid_beside_another": ({}, [{}, {"learning_rate_init": RATES}], [3]),
-    "the_same_candidate_twice": ({}, {"learning_rate_init": [0.05, 0.01, 0.05]}, [3]),
-    "the_estimators_own_value": ({}, [{"learning_rate_init": [0.02]}, {"dropout": [0.0, 0.2]}], [3]),
+    "the_same_candidate_twice": ({}, {"learning_rate_init": [0.05, 0.01, 0.05]}, [2]),
+    "the_estimators_own_value": ({}, [{"learning_rate_init": [0.02]}, {"dropout": [0.0, 0.2]}], [2]),
     "one_candidate": ({}, {"learning_rate_init": [0.05]}, [1]),
 }
 
@@ -389,7 +389,7 @@ PIPELINES = {
             {"scaler": ["passthrough"], "mlp__learning_rate_init": [0.05]},
             {"scaler": [StandardScaler()], "mlp__learning_rate_init": [0.05, 0.01, 0.1]},
         ],
-        [3, 1],
+        [3, 3],
     ),
     "nested_in_the_last_step": (
         {"mlp__optimizer": [Momentum(), Nesterov()], "mlp__optimizer__momentum": [0.2, 0.5], "scaler__with_std": [True, False]},
