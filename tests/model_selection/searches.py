@@ -57,9 +57,9 @@ def run(cls, estimator, grid, X, y, fit_params=None, **settings):
             search.fit(X, y, **fit_params or {})
         except Exception as error:
             search = error
-    return search, sorted(
-        (warning.category.__name__, str(warning.message).replace(cls.__name__, "Search")) for warning in caught
-    )
+    # What a message shows of the search itself depends on the length of its class' name.
+    said = (str(warning.message).split(f" {cls.__name__}(")[0] for warning in caught)
+    return search, sorted(zip((warning.category.__name__ for warning in caught), said, strict=True))
 
 
 def run_both(estimator, grid, X, y, fit_params=None, *, classes=GRID, **settings):
