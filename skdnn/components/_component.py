@@ -23,6 +23,11 @@ class Component(BaseEstimator):
 
     _parameter_constraints: dict = {}
 
+    @property
+    def calls_users_code(self):
+        """Whether it is more than skdnn knows: what users wrote may do other things in the next step than in this one."""
+        return not type(self).__module__.startswith("skdnn.")
+
     def validate(self):
         """Check the parameters against their constraints.
 

@@ -420,6 +420,7 @@ class CallableActivation(Activation):
     gain = 1.0
     auto_initializer = "glorot_uniform"
     uses_output = False
+    calls_users_code = True
     _parameter_constraints = {"function": [callable]}
 
     def __init__(self, function):

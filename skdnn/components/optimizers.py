@@ -460,6 +460,8 @@ class TorchOptimizer(Component):
     (0.9, 0.99)
     """
 
+    calls_users_code = True
+
     def __init__(self, optimizer, **kwargs):
         self.optimizer = optimizer
         self.kwargs = kwargs

@@ -62,6 +62,7 @@ class Dense:
         self._multiply, self._multiply_add = (torch.mm, torch.addmm) if n_networks == 1 else (torch.bmm, torch.baddbmm)
         self._outputs = _Buffers(kernel, n_networks, kernel.shape[-2])
         self._input_gradients = _Buffers(kernel, n_networks, kernel.shape[-1])
+        self._ones = {}
 
     def forward(self, x, out=None):
         self._x = x = self._for_each_network(x)
@@ -88,7 +89,8 @@ class Dense:
         """The bias' gradient; for one network a product with ones, at half the cost of a sum."""
         if self._n_networks > 1:
             return partial(torch.sum, gradient, -2, out=self._bias_gradient)
-        return partial(torch.mv, gradient.mT, gradient.new_ones(len(gradient)), out=self._bias_gradient)
+        ones = self._ones.setdefault(len(gradient), gradient.new_ones(len(gradient)))
+        return partial(torch.mv, gradient.mT, ones, out=self._bias_gradient)
 
 
 class BatchNormalization:
@@ -158,6 +160,7 @@ class BatchNormalization:
             x=x,
             normalized=self._one_by_one(self._inputs[n_rows]),
             scratch=self._one_by_one(self._gradients[n_rows]),
+            inverse_std=self._batch_inverse_std.view(self._tensors[0].shape),
             shares=shares,
             count=count,
         )

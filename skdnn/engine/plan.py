@@ -66,6 +66,16 @@ class NetworkPlan:
         return self.input_dropout > 0.0 or any(layer.dropout > 0.0 for layer in self.layers)
 
     @property
+    def calls_users_code(self):
+        """Whether a step of training is more than known kernels."""
+        techniques = [
+            technique
+            for layer in self.layers
+            for technique in (layer.activation, layer.batch_norm, layer.regularizer, layer.constraint)
+        ]
+        return any(technique is not None and technique.calls_users_code for technique in techniques)
+
+    @property
     def n_products(self):
         """Multiplications and additions that one row costs in one product with every kernel, the measure of a step's size."""
         return sum(layer.n_in * layer.n_out for layer in self.layers)
@@ -83,3 +93,8 @@ class UpdatePlan:
 
     optimizer: Optimizer | TorchOptimizer
     clipping: GradientClipping | None = None
+
+    @property
+    def calls_users_code(self):
+        """Whether an update is more than known kernels."""
+        return self.optimizer.calls_users_code or (self.clipping is not None and self.clipping.calls_users_code)

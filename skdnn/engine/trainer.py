@@ -5,10 +5,15 @@ from functools import partial
 import torch
 
 from skdnn.engine.rows import gather_rows
+from skdnn.engine.script import compile_steps
 
 # A chunk holds this many batches, fewer where they are large: enough that gathering costs one call in some tens of steps.
 _CHUNK_BATCHES = 32
 _CHUNK_ELEMENTS = 2**21
+
+# Steps of one batch size after which they are worth a script, and parameters up to which Python is what steps wait for.
+_STEPS_BEFORE_SCRIPT = 100
+_SCRIPT_PARAMETERS = 2**20
 
 
 def split_into_batches(n_rows, batch_size, smallest=1):
@@ -131,6 +136,11 @@ class Trainer:
         """Make one update for each of the chunk's first `count` batches."""
         step = self._update.step
         if watcher is None:
+            script = self._script(chunk, count)
+            if script is not None:
+                script([next(rates) for _ in range(count)], self._update.n_updates)
+                self._update.n_updates += count
+                return
             for program in chunk.programs[:count]:
                 for call in program:
                     call()
@@ -144,6 +154,35 @@ class Trainer:
             watcher.gradient_is_ready(*batch)
             step(next(rates))
             watcher.batch_ends(*batch, chunk.outputs[i], chunk.losses(slice(i, i + 1)).sum(0))
+
+    def _script(self, chunk, count):
+        """The chunk's steps as one call, once there have been enough of them; None where they are made one by one."""
+        chunk.n_steps += count
+        if chunk.n_steps < _STEPS_BEFORE_SCRIPT or count < min(2, chunk.n_batches):
+            return None
+        if not chunk.is_compiled:
+            chunk.is_compiled = True
+            if self._is_scriptable():
+                network, update = self._network, self._update
+                states = [{"parameters": network.parameters.data, "statistics": network.statistics.data}, update.state]
+                chunk.script = compile_steps(partial(self._step, chunk), chunk.n_batches, states, update.n_updates)
+        return chunk.script
+
+    def _is_scriptable(self):
+        network = self._network
+        return (
+            network.n_networks == 1
+            and network.device.type == "cpu"
+            and network.parameters.data.numel() <= _SCRIPT_PARAMETERS
+            and not network.plans[0].calls_users_code
+            and not self._update.calls_users_code
+            and not self._loss.calls_users_code
+        )
+
+    def _step(self, chunk, i, learning_rate, n):
+        for call in chunk.programs[i]:
+            call()
+        self._update.apply(learning_rate, n)
 
 
 class _Chunk:
@@ -163,6 +202,11 @@ class _Chunk:
     Attributes
     ----------
     n_batches : int
+    n_steps : int
+        Steps made without a watcher.
+    is_compiled : bool
+    script : callable or None
+        See `compile_steps`.
     x : Tensor of shape (n_batches, [n_networks,] size, n_features)
     y : Tensor of shape (count, [n_networks or 1,] size)
         Targets of the batches that were filled in last.
@@ -173,6 +217,7 @@ class _Chunk:
 
     def __init__(self, network, loss, n_batches, size, has_own_batches, n_weights, has_sample_weight):
         self.n_batches = n_batches
+        self.n_steps, self.is_compiled, self.script = 0, False, None
         self._loss = loss
         self._size = size
         leading = () if network.n_networks == 1 else (network.n_networks,)

@@ -21,6 +21,8 @@ class Update:
     ----------
     n_updates : int
         Updates done so far.
+    calls_users_code : bool
+        Whether an update is more than known kernels.
     """
 
     def __init__(self, network, plans):
@@ -33,6 +35,7 @@ class Update:
             self._rule = _TorchRule(network, optimizers)
         else:
             self._rule = _FlatRule(network, self._stack(optimizers))
+        self.calls_users_code = any(plan.calls_users_code for plan in plans)
         self._before = network.record_penalty_gradients()
         if clipping is not None:
             self._before.append(partial(clipping.clip, network.gradient, self._norm))
@@ -54,11 +57,20 @@ class Update:
         learning_rate : float or Tensor of shape (n_networks,)
         """
         self.n_updates += 1
+        self.apply(learning_rate, self.n_updates)
+
+    def apply(self, learning_rate, n):
+        """Do as `step` does, as the `n`-th update."""
         for call in self._before:
             call()
-        self._rule.step(learning_rate, self.n_updates)
+        self._rule.step(learning_rate, n)
         for call in self._after:
             call()
+
+    @property
+    def state(self):
+        """What an update changes beside the parameters and later ones depend on, tensors by name."""
+        return self._rule.state
 
     def select(self, network, plans, indices):
         """Return the update of some of the networks, with their state.
@@ -91,8 +103,8 @@ class _FlatRule:
 
     def __init__(self, network, optimizer):
         self._storage = network.parameters
-        self._state = optimizer.init_state(network.parameters.data)
-        self._update = partial(optimizer.update, network.parameters.data, network.gradient, self._state)
+        self.state = optimizer.init_state(network.parameters.data)
+        self._update = partial(optimizer.update, network.parameters.data, network.gradient, self.state)
         self._rate = self._spread_rate = None
 
     def step(self, learning_rate, n_updates):
@@ -101,13 +113,13 @@ class _FlatRule:
         self._update(learning_rate, n_updates)
 
     def state_tensors(self):
-        return [tensor for name, tensor in self._state.items() if name != "scratch"]
+        return [tensor for name, tensor in self.state.items() if name != "scratch"]
 
     def take_over(self, other, indices):
         """Go on with the state that some networks have in another rule."""
-        for name, tensor in other._state.items():
+        for name, tensor in other.state.items():
             is_flat = tensor.shape == other._storage.data.shape
-            self._state[name] = other._storage.select(indices, tensor) if is_flat else tensor.clone()
+            self.state[name] = other._storage.select(indices, tensor) if is_flat else tensor.clone()
 
     def _spread(self, rates):
         """The rates of the networks at each parameter, made anew only when a schedule moved them."""

@@ -19,6 +19,8 @@ class WeightedNorm:
     epsilon : float
     x, normalized, scratch : Tensor of shape ([K,] n_rows, n_units)
         The buffer of the inputs, and two to work in; the first must last from the forward to the backward pass.
+    inverse_std : Tensor of shape ([K,] n_units)
+        For the inverse of the batch's standard deviation, which must last as long.
     shares : Tensor of shape ([1 or K,] n_rows, 1)
         What each row is of the batch; they sum to 1.
     count : Tensor of shape ([1 or K,] 1, 1)
@@ -39,6 +41,7 @@ class WeightedNorm:
         x,
         normalized,
         scratch,
+        inverse_std,
         shares,
         count,
     ):
@@ -50,8 +53,7 @@ class WeightedNorm:
         self._epsilon = epsilon
         self._x, self._normalized, self._scratch = x, normalized, scratch
         self._shares, self._count = shares, count
-        with torch.inference_mode(False):
-            self._inverse_std = torch.empty_like(self._scale)
+        self._inverse_std = inverse_std.unsqueeze(-2)
 
     def forward(self, out):
         """Return the calls that normalise the inputs into `out`."""
