@@ -11,6 +11,11 @@ import torch
 # layers of 1,024, batch 256) two thirds. Beside a busy process 53 million take four times as long on two threads as on one.
 _WORK_FOR_THREADS = 100_000_000
 
+# Threads below which one is used. Threads share a product in equal parts and wait for the slowest: beside a process that keeps a
+# core busy, n of them take twice their time. Two then are no faster than one, and alone gain a third here; three still win. The
+# number cannot follow the load, for the last bits of a product depend on it.
+_FEWEST_THREADS = 3
+
 # Relative error of a product of 256 terms in float32; one in bfloat16 or TF32 has an error of 1e-3 or more.
 _FLOAT32_ERROR = 1e-5
 
@@ -77,7 +82,7 @@ def compute_policy(work, dtype, device):
     """Run a block with the threads and the matrix product that suit it.
 
     Small work runs on one thread: there a second one costs more than it brings, and beside another busy process it costs a
-    hundred times more. Large work keeps the threads that torch has been given.
+    hundred times more. Large work keeps the threads that torch has been given, if they are three or more.
 
     Parameters
     ----------
@@ -88,9 +93,9 @@ def compute_policy(work, dtype, device):
     """
     with contextlib.ExitStack() as settings:
         if device.type == "cpu":
-            if work < _WORK_FOR_THREADS:
+            if work < _WORK_FOR_THREADS or torch.get_num_threads() < _FEWEST_THREADS:
                 settings.enter_context(_one_thread())
-            elif dtype == torch.float32 and _onednn_pays():
+            if work >= _WORK_FOR_THREADS and dtype == torch.float32 and _onednn_pays():
                 settings.enter_context(_precision.set_to("bf16"))
         yield
 

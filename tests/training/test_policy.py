@@ -14,9 +14,9 @@ def settings():
 
 
 @pytest.fixture(autouse=True)
-def two_threads():
+def three_threads():
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(3)
     yield
     torch.set_num_threads(before)
 
@@ -44,10 +44,10 @@ def fast_onednn(monkeypatch):
     [
         (SMALL, torch.float32, "cpu", 1, None),
         (SMALL, torch.float64, "cpu", 1, None),
-        (LARGE, torch.float32, "cpu", 2, "bf16"),
-        (LARGE, torch.float64, "cpu", 2, None),
-        (SMALL, torch.float32, "cuda", 2, None),
-        (LARGE, torch.float32, "cuda", 2, None),
+        (LARGE, torch.float32, "cpu", 3, "bf16"),
+        (LARGE, torch.float64, "cpu", 3, None),
+        (SMALL, torch.float32, "cuda", 3, None),
+        (LARGE, torch.float32, "cuda", 3, None),
     ],
 )
 def test_settings_in_and_after_a_call(work, dtype, device, threads, precision):
@@ -74,9 +74,18 @@ def test_nested_calls(outer, inner):
     with compute_policy(outer, torch.float32, CPU):
         during = settings()
         with compute_policy(inner, torch.float32, CPU):
-            assert torch.get_num_threads() == (1 if SMALL in (outer, inner) else 2)
+            assert torch.get_num_threads() == (1 if SMALL in (outer, inner) else 3)
         assert settings() == during
     assert settings() == before
+
+
+@pytest.mark.usefixtures("fast_onednn")
+@pytest.mark.parametrize(("given", "used"), [(1, 1), (2, 1), (3, 3), (4, 4)])
+def test_two_threads_are_as_good_as_one(given, used):
+    torch.set_num_threads(given)
+    with compute_policy(LARGE, torch.float32, CPU):
+        assert settings() == (used, "bf16")
+    assert torch.get_num_threads() == given
 
 
 def test_a_setting_of_the_users_is_left_as_it_is():
@@ -91,7 +100,7 @@ def test_a_setting_of_the_users_is_left_as_it_is():
 @pytest.mark.parametrize("first_to_leave", ["main", "other"])
 def test_two_threads_at_once(work, first_to_leave):
     # Torch's number of threads is one of each Python thread, and also what new threads start with: both must be restored.
-    before, expected = settings(), (1 if work == SMALL else 2)
+    before, expected = settings(), (1 if work == SMALL else 3)
     seen = {}
     known, inside, one_left, both_left = (threading.Barrier(2, timeout=20) for _ in range(4))
 
