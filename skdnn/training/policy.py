@@ -11,9 +11,9 @@ import torch
 # layers of 1,024, batch 256) two thirds. Beside a busy process 53 million take four times as long on two threads as on one.
 _WORK_FOR_THREADS = 100_000_000
 
-# Threads below which one is used. Threads share a product in equal parts and wait for the slowest: beside a process that keeps a
-# core busy, n of them take twice their time. Two then are no faster than one, and alone gain a third here; three still win. The
-# number cannot follow the load, for the last bits of a product depend on it.
+# Threads below which one is used. Threads share a product in equal parts and wait for the slowest: beside a process that keeps
+# a core busy, n of them take twice their time. Two then are no faster than one, and alone gain a third here; three still win.
+# The number cannot follow the load, for the last bits of a product depend on it.
 _FEWEST_THREADS = 3
 
 # Relative error of a product of 256 terms in float32; one in bfloat16 or TF32 has an error of 1e-3 or more.
