@@ -21,7 +21,7 @@ from skdnn._together import learned_together
 from skdnn._validation import Interval, Options, StrOptions, validate_parameter_constraints
 from skdnn.engine import build_module
 from skdnn.exceptions import InvalidParameterError
-from skdnn.training import Seeds, Session, TrainingNet, TrainingPlan
+from skdnn.training import Seeds, Session, TrainingNet, TrainingPlan, TrainingRun
 
 
 @contextmanager
@@ -298,7 +298,7 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
         validate_parameter_constraints(self._parameter_constraints, parameters, caller_name=type(self).__name__)
 
     def _prepare(self, given, continues=False, given_validation=None, is_stream=False, classes=None, session_type=Session):
-        """Check everything, set what is learned from data before training, and return the `TrainingNet` that is to train."""
+        """Check everything, set what is learned from data before training, and return the `TrainingRun` that is to train."""
         device = resolve_device(self.device)
         # All parameters are known to be good before anything that is learned from data is replaced.
         techniques, loss, scorer = Techniques(self), self._resolve_loss(), resolve_monitor(self.monitor, self)
@@ -323,7 +323,7 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
         else:
             data = to_training_data(samples, rows, plan, weigh, validation)
             session = session_type(plan, data, self._network.snapshot() if continues else None)
-        return self._make_net(session, techniques.callbacks, History(self.history_) if continues else None)
+        return self._make_run(session, techniques.callbacks, History(self.history_) if continues else None)
 
     def _read(self, X, y, sample_weight, device, reset):
         """Check rows and return them as `Samples`."""
@@ -417,8 +417,10 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
                 "Set warm_start=False to start anew."
             )
 
-    def _make_net(self, session, callbacks, history=None):
-        """Wrap a session in the skorch net that runs it."""
+    def _make_run(self, session, callbacks, history=None):
+        """Wrap a session in what runs it: skorch's net where callbacks listen to it."""
+        if not callbacks:
+            return TrainingRun(session, history)
         plan = session.plan
         return TrainingNet(
             build_module(session.network),
@@ -441,7 +443,8 @@ class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metac
         is_known = continues and len(self.loss_curve_) == n_before
         losses = [*(self.loss_curve_ if is_known else ()), *(row["train_loss"] for row in rows[n_before if is_known else 0 :])]
         vars(self).update(attributes_of(session.network, session.plan.loss))
-        self._net, self._module = net, net.module_
+        if isinstance(net, TrainingNet):
+            self._net, self._module = net, net.module_
         # An optimizer whose moments have overflowed would never recover: the stream then goes on with a new one.
         self._session = session if is_stream and session.has_sound_optimizer else None
         self.history_ = history

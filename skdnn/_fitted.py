@@ -67,10 +67,11 @@ class FittedNetworkMixin:
 
     @property
     def net_(self):
-        """The `skorch.NeuralNet` that ran the training."""
+        """The `skorch.NeuralNet` that ran the training, or one of the same network where no callback listened."""
         self._check_has_network("net_")
         if self._net is None:
-            self._net = TrainingNet(self.module_, self._fitted_loss, history=self.history_).initialize()
+            net = TrainingNet(self.module_, self._fitted_loss, history=self.history_, lr=self.learning_rate_init)
+            self._net = net.initialize()
         return self._net
 
     @property

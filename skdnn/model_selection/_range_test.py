@@ -231,7 +231,7 @@ def _train(estimator, plan, session, rates):
     start = session.network.snapshot()
 
     def make_net(plan, session_type):
-        return estimator._make_net(session_type(plan, session.data, start), callbacks=None)
+        return estimator._make_run(session_type(plan, session.data, start), callbacks=None)
 
     trained = []
     if can_share_a_population(session, session):

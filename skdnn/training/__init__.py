@@ -1,10 +1,12 @@
 """The harness: epochs, validation, stopping, schedules and callbacks around the engine, on skorch."""
 
-from skdnn.training.harness import Session, TrainingNet
+from skdnn.training.net import TrainingNet
 from skdnn.training.plan import Outcome, Seeds, TrainingData, TrainingPlan
 from skdnn.training.policy import compute_policy
 from skdnn.training.population import Lane, can_share_a_population, train_in_lockstep
 from skdnn.training.progress import EpochListener
+from skdnn.training.run import TrainingRun
+from skdnn.training.session import Session
 
 __all__ = [
     "EpochListener",
@@ -15,6 +17,7 @@ __all__ = [
     "TrainingData",
     "TrainingNet",
     "TrainingPlan",
+    "TrainingRun",
     "can_share_a_population",
     "compute_policy",
     "train_in_lockstep",

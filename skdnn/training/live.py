@@ -44,6 +44,8 @@ class LiveNet(NeuralNet):
 
     def _describe_batches(self, training, prefix, is_watched):
         """Write what skorch's callbacks look for beside the figures: the number of batches, and at least one of them."""
+        if not self.callbacks_:
+            return
         row, data = self.history[-1], self.session.data
         row[f"{prefix}_batch_count"] = len(self._rates) if training else 1
         if not is_watched:

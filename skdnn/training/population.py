@@ -6,8 +6,8 @@ import torch
 
 from skdnn.components.optimizers import TorchOptimizer
 from skdnn.engine import Network, Trainer, Update
-from skdnn.training.harness import Session
 from skdnn.training.policy import compute_policy
+from skdnn.training.session import Session
 
 
 class Lane(Session):
@@ -183,12 +183,12 @@ def train_in_lockstep(nets):
 
     Parameters
     ----------
-    nets : list of TrainingNet
+    nets : list of TrainingRun
         Without callbacks, over lanes that can share a population.
 
     Returns
     -------
-    trained : list of TrainingNet
+    trained : list of TrainingRun
         Those that did not raise an error.
     """
     plan = nets[0].session.plan

@@ -10,7 +10,7 @@ import pytest
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 
 from skdnn.model_selection import VectorizedGridSearchCV, VectorizedRandomizedSearchCV, _candidates
-from skdnn.training import TrainingNet
+from skdnn.training import TrainingRun
 
 GRID = VectorizedGridSearchCV, GridSearchCV
 RANDOM = VectorizedRandomizedSearchCV, RandomizedSearchCV
@@ -32,7 +32,7 @@ class Trainings:
 @contextlib.contextmanager
 def counted():
     """Count what is trained in this process."""
-    counts, together, alone = Trainings([]), _candidates.train_in_lockstep, TrainingNet.train
+    counts, together, alone = Trainings([]), _candidates.train_in_lockstep, TrainingRun.train
 
     def train_in_lockstep(nets):
         counts.populations.append(len(nets))
@@ -44,7 +44,7 @@ def counted():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_candidates, "train_in_lockstep", train_in_lockstep)
-        patch.setattr(TrainingNet, "train", train)
+        patch.setattr(TrainingRun, "train", train)
         yield counts
 
 
