@@ -97,6 +97,13 @@ def _scaling(options):
     return measure("scaling", contestants=contestants, quick=options.quick)
 
 
+def _searches(options):
+    return {
+        "in turn": measure("searches", quick=options.quick),
+        "processes": _attempt("search processes", quick=options.quick),
+    }
+
+
 def _memory(options):
     n_rows = 200_000 if options.quick else 1_000_000
     return {
@@ -115,6 +122,7 @@ PARTS = {
     "keras": _keras,
     "company": _company,
     "scaling": _scaling,
+    "searches": _searches,
     "memory": _memory,
 }
 
