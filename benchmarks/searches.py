@@ -201,7 +201,7 @@ def search_one(search, task):
     -------
     result : dict
         ``"contestants"``: from name to ``{"seconds", "n_cores", "best_score"}`` and, for those that are to agree with the first
-        one, ``"same_best"`` and the largest ``"difference"`` of a score; ``"n_rows"``, ``"n_candidates"``, ``"n_folds"`` and
+        one, what `compare` returns; ``"n_rows"``, ``"n_candidates"``, ``"n_folds"`` and
         ``"band"``.
     """
     candidates = search.candidates
@@ -215,16 +215,16 @@ def search_one(search, task):
         _warm_up(searcher, task, candidates)
     fitted = {}
     for name, found, seconds, n_cores in in_turn(calls, task.workload.rounds, n_warm=0):
-        share = len(candidates) / len(found.cv_results_["params"])
+        share = len(candidates) / len(SEARCHERS[name].choose(candidates))
         # As if it had been given all candidates: the last fit is one all the same.
         runs[name]["seconds"].append((seconds - found.refit_time_) * share + found.refit_time_)
         runs[name]["n_cores"].append(n_cores)
         fitted[name] = found
     for searcher in searchers:
         run, found = runs[searcher.name], fitted[searcher.name]
-        run |= {"n_given": len(found.cv_results_["params"]), "best_score": float(found.best_score_)}
+        run |= {"n_given": len(searcher.choose(candidates)), "best_score": float(found.best_score_)}
         if searcher.is_exact:
-            run |= compare(fitted[searchers[0].name], found)
+            run |= compare(fitted[searchers[0].name], found, len(task.X))
     return {
         "contestants": runs,
         "n_rows": len(task.X),
@@ -244,17 +244,19 @@ def _warm_up(searcher, task, candidates, **settings):
     _fit(searcher, few, [candidates[0], candidates[-1]], **settings)
 
 
-def compare(ours, theirs):
+def compare(ours, theirs, n_rows):
     """Say whether two fitted searches over the same candidates agree.
 
     Returns
     -------
     comparison : dict
-        ``"same_best"``: whether both found the same candidate; ``"difference"``: the largest of a candidate's score on a fold.
+        ``"same_best"``: whether both found the same candidate; ``"difference"``: the largest of an accuracy of any candidate on
+        any fold; ``"votes"``: the rows of a fold that make it.
     """
     names = [f"split{i}_test_score" for i in range(N_FOLDS)]
-    differences = [np.abs(ours.cv_results_[name] - theirs.cv_results_[name]).max() for name in names]
-    return {"same_best": bool(ours.best_index_ == theirs.best_index_), "difference": float(max(differences))}
+    difference = float(max(np.abs(ours.cv_results_[name] - theirs.cv_results_[name]).max() for name in names))
+    votes = round(difference * n_rows / N_FOLDS)
+    return {"same_best": bool(ours.best_index_ == theirs.best_index_), "difference": difference, "votes": votes}
 
 
 def process_times(search="digits", n_processes=2, quick=False, log=print):
@@ -263,8 +265,8 @@ def process_times(search="digits", n_processes=2, quick=False, log=print):
     Returns
     -------
     results : dict
-        ``{search: {"1": seconds of each round, str(n_processes): ..., "cold": seconds of the first search in several processes,
-        "same_best", "difference"}}``; the first search in several processes starts them, and the others find them running.
+        From search to ``{"seconds": {"1": of each round, str(n_processes): of each round}, "cold"}`` and what `compare`
+        returns; cold are the seconds of the first search in several processes, which starts them.
     """
     chosen = SEARCHES[search].quickened() if quick else SEARCHES[search]
     task, searcher = _task(chosen.workload), SEARCHERS[OURS]
@@ -279,7 +281,7 @@ def process_times(search="digits", n_processes=2, quick=False, log=print):
     for name, found, duration, _ in in_turn(calls, 2 if quick else 5, n_warm=0):
         seconds[name].append(duration)
         fitted[name] = found
-    result = seconds | {"cold": cold} | compare(*fitted.values())
+    result = {"seconds": seconds, "cold": cold} | compare(*fitted.values(), len(task.X))
     log(f"{search}: " + ", ".join(f"{n} processes {np.median(s):.2f} s" for n, s in seconds.items()) + f", cold {cold:.2f} s")
     return {search: result}
 
