@@ -43,9 +43,9 @@ class Search:
 
     def quickened(self):
         """Return the same search with fewer rows and epochs, and one round."""
-        n_rows = min(self.workload.n_rows or np.inf, 3_000)
+        n_rows = min(self.workload.n_rows or np.inf, 1_500)
         epochs = max(1, self.workload.epochs // 4)
-        workload = replace(self.workload, n_rows=n_rows, epochs=epochs, rounds=1, band=self.workload.band - 0.1)
+        workload = replace(self.workload, n_rows=n_rows, epochs=epochs, rounds=1, band=self.workload.band - 0.2)
         return replace(self, workload=workload)
 
 
@@ -278,7 +278,7 @@ def process_times(search="digits", n_processes=2, quick=False, log=print):
     get_reusable_executor().shutdown(wait=True)
     _, cold, _ = timed(calls[str(n_processes)](0))
     seconds, fitted = {name: [] for name in calls}, {}
-    for name, found, duration, _ in in_turn(calls, 2 if quick else 5, n_warm=0):
+    for name, found, duration, _ in in_turn(calls, 1 if quick else 5, n_warm=0):
         seconds[name].append(duration)
         fitted[name] = found
     result = {"seconds": seconds, "cold": cold} | compare(*fitted.values(), len(task.X))
