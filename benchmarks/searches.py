@@ -151,7 +151,7 @@ SEARCHES = {
             tuple(SEARCHERS),
         ),
         Search(
-            replace(WORKLOADS["MNIST b50"], name="MNIST, 10,000 rows", n_rows=10_000, epochs=2, rounds=3, band=0.9),
+            replace(WORKLOADS["MNIST b50"], name="MNIST, 10,000 rows", n_rows=10_000, epochs=1, rounds=3, band=0.85),
             [
                 grid | {"learning_rate_init": [0.01, 0.03]}
                 for grid in (
