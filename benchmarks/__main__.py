@@ -3,6 +3,7 @@
     python -m benchmarks                 # everything: benchmarks/RESULTS.md and benchmarks/figures/
     python -m benchmarks --quick         # reduced, in about three minutes: out/bench-quick/
     python -m benchmarks --only fits --workloads digits "MNIST b50"      # parts: out/bench/
+    python -m benchmarks --only searches # of hyperparameters, candidates in lockstep and one by one: out/bench/
     python -m benchmarks --report out/bench/results.json     # tables and figures of earlier measurements anew
 
 The file results.json beside the report under out/ has every single measurement.
@@ -97,6 +98,13 @@ def _scaling(options):
     return measure("scaling", contestants=contestants, quick=options.quick)
 
 
+def _searches(options):
+    return {
+        "in turn": measure("searches", quick=options.quick),
+        "processes": _attempt("search processes", quick=options.quick),
+    }
+
+
 def _memory(options):
     n_rows = 200_000 if options.quick else 1_000_000
     return {
@@ -115,6 +123,7 @@ PARTS = {
     "keras": _keras,
     "company": _company,
     "scaling": _scaling,
+    "searches": _searches,
     "memory": _memory,
 }
 

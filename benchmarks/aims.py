@@ -4,6 +4,7 @@ import statistics
 from typing import NamedTuple
 
 from benchmarks.measure import ratios
+from benchmarks.searches import OURS as OUR_SEARCH
 from benchmarks.tables import OURS, agreement, duration, table
 
 
@@ -24,12 +25,14 @@ class Aim(NamedTuple):
 
 
 def _times_as_fast(results, workload, other, least):
-    what = f"{workload}: times as fast as {other}"
-    try:
-        runs = results["fits"]["1"][workload]["contestants"]
-        ratio = ratios(runs[other]["seconds"], runs[OURS]["seconds"])
-    except KeyError:
+    runs = results.get("fits", {}).get("1", {}).get(workload, {}).get("contestants", {})
+    return _ratio(f"{workload}: times as fast as {other}", runs, OURS, other, least)
+
+
+def _ratio(what, runs, ours, other, least):
+    if not {ours, other} <= set(runs):
         return Aim(what, f"at least {least}", "not measured", None)
+    ratio = ratios(runs[other]["seconds"], runs[ours]["seconds"])
     measured = f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
     return Aim(what, f"at least {least}", measured, ratio["median"] >= least)
 
@@ -148,6 +151,49 @@ _RATIOS = [
 ]
 
 
+# Search, contestant, how many times as fast.
+_SEARCH_RATIOS = [
+    ("digits", "GridSearchCV(MLPClassifier)", 5.0),
+    ("digits", "GridSearchCV(skorch)", 40),
+    ("digits", "GridSearchCV(MLPDeepClassifier)", 1.7),
+    ("MNIST, 10,000 rows", "GridSearchCV(MLPDeepClassifier)", 1.6),
+]
+
+
+def _searches(results):
+    found = results.get("searches", {})
+    in_turn = found.get("in turn", {})
+    return [
+        *(_search_ratio(in_turn, *ratio) for ratio in _SEARCH_RATIOS),
+        *(_search_agreement(in_turn, search) for search in dict.fromkeys(search for search, *_ in _SEARCH_RATIOS)),
+        _search_processes(found.get("processes", {}), "digits", 1.7),
+    ]
+
+
+def _search_ratio(in_turn, search, other, least):
+    runs = in_turn.get(search, {}).get("contestants", {})
+    return _ratio(f"search, {search}: times as fast as {other}", runs, OUR_SEARCH, other, least)
+
+
+def _search_agreement(in_turn, search):
+    what, aim = f"search, {search}: best candidate and scores of the search one by one", "the same; within one row"
+    runs = in_turn.get(search, {}).get("contestants", {})
+    compared = [run for run in runs.values() if "same_best" in run]
+    if not compared:
+        return Aim(what, aim, "not measured", None)
+    is_same, votes = all(run["same_best"] for run in compared), max(run["votes"] for run in compared)
+    measured = f"{'the same' if is_same else 'another'}; {votes} row{'s' * (votes != 1)}"
+    return Aim(what, aim, measured, is_same and votes <= 1)
+
+
+def _search_processes(processes, search, least):
+    what, aim = f"search, {search}: times as fast in two processes as in one", f"at least {least}"
+    if search not in processes:
+        return Aim(what, aim, "not measured", None)
+    gain = ratios(*processes[search]["seconds"].values())["median"]
+    return Aim(what, aim, f"{gain:.2f}", gain >= least)
+
+
 def aims(results):
     """Return the list of `Aim`."""
     return [
@@ -159,6 +205,7 @@ def aims(results):
         _import(results),
         _agreement(results),
         *_memory(results),
+        *_searches(results),
     ]
 
 

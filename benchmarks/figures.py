@@ -17,6 +17,7 @@ _COLORS = {
     "skorch": "#8d6b94",
     "JAX scan": "#3d6fb6",
 }
+_OTHERS = "#b8b8b8"
 
 
 def _save(figure, path):
@@ -64,6 +65,27 @@ def draw_limits(fits, folder):
     ax.invert_yaxis()
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return _save(figure, folder / "limits.png")
+
+
+def draw_searches(results, folder):
+    """Draw what a candidate and fold takes, a panel a search."""
+    n_bars = [len(result["contestants"]) for result in results.values()]
+    layout = {"height_ratios": [n + 1 for n in n_bars]}
+    size = 8, 0.4 * sum(n_bars) + 0.9 * len(n_bars)
+    figure, axes = plt.subplots(len(n_bars), 1, figsize=size, gridspec_kw=layout, layout="constrained")
+    for ax, (name, result) in zip(np.atleast_1d(axes), results.items(), strict=True):
+        n_fits = result["n_candidates"] * result["n_folds"]
+        seconds = [np.array(run["seconds"]) / n_fits * 1e3 for run in result["contestants"].values()]
+        medians = np.array([np.median(s) for s in seconds])
+        error = [medians - [s.min() for s in seconds], [s.max() for s in seconds] - medians]
+        colors = [_COLORS[OURS], *[_OTHERS] * (len(seconds) - 1)]
+        bars = ax.barh(list(result["contestants"]), medians, color=colors, xerr=error, error_kw={"lw": 0.8})
+        ax.bar_label(bars, [f"{median:.3g} ms" for median in medians], padding=6)
+        ax.set_title(name, loc="left", fontsize=10)
+        ax.margins(x=0.15)
+        ax.invert_yaxis()
+    ax.set_xlabel("a candidate and fold, ms (median and range of the rounds)")
+    return _save(figure, folder / "searches.png")
 
 
 def draw_scaling(results, folder):

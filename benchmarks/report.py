@@ -3,6 +3,7 @@
 from benchmarks import tables
 from benchmarks.aims import aims_table
 from benchmarks.contestants import CONTESTANTS
+from benchmarks.searches import N_FOLDS, SEARCHES
 from benchmarks.workloads import WORKLOADS
 
 _INTRODUCTION = """# Benchmarks
@@ -32,6 +33,14 @@ _KERAS = "Keras' backend is fixed when it is imported: each backend has a proces
 _CORES = """Cores are processor time over time: as many as there are threads at most. On one thread, anything clearly below 1
 says that other processes wanted the machine, and that the figures are rough."""
 
+_SEARCHES = f"""Every contestant searches over the same candidates: a pipeline of a `MinMaxScaler` and the estimator,
+{N_FOLDS} folds, a last fit of the best candidate on all rows, float32, one thread. Where only some of the candidates are given,
+spread evenly over all, times are told as if it had been all of them. Best scores are mean accuracies over the folds.
+
+![Searches](figures/searches.png)"""
+
+_PROCESSES = "Each process has one thread. The processes that a first search starts are there for the next ones."
+
 _MEMORY = "Resident anonymous memory, each figure in a process of its own."
 
 
@@ -57,10 +66,19 @@ def _sections(results):
     ):
         if results.get(part):
             yield title, text, write(results[part])
+    yield from _search_sections(results.get("searches", {}))
     for n_threads, fits in results.get("fits", {}).items():
         if not fits:
             continue
         yield f"All fits, {n_threads} thread{'s' * (n_threads > '1')}", _CORES, tables.fit_details(fits)
+
+
+def _search_sections(results):
+    if results.get("in turn"):
+        yield "Searches, 1 thread", _SEARCHES, tables.searches(results)
+        yield "Searches: what they find", "", tables.search_agreement(results)
+    if results.get("processes"):
+        yield "Searches in several processes", _PROCESSES, tables.search_processes(results)
 
 
 def _setting():
@@ -71,7 +89,18 @@ def _setting():
         for w in WORKLOADS.values()
     ]
     header = ["workload", "hidden layers", "batch size", "optimizer", "learning rate", "epochs", "rows", "rounds"]
-    return tables.table(["contestant", "what it is", ""], contestants, n_text=3) + "\n\n" + tables.table(header, workloads)
+    searches = []
+    for name, search in SEARCHES.items():
+        w = search.workload
+        sizes = ["-".join(map(str, w.hidden)), w.batch_size, w.epochs, w.n_rows or "all", w.rounds, len(search.candidates)]
+        searches.append([name, *sizes, f"`{search.grid}`"])
+    return "\n\n".join(
+        [
+            tables.table(["contestant", "what it is", ""], contestants, n_text=3),
+            tables.table(header, workloads),
+            tables.table(["search", "hidden layers", "batch size", "epochs", "rows", "rounds", "candidates", "grid"], searches),
+        ]
+    )
 
 
 def write_report(results, folder):
@@ -112,5 +141,7 @@ def _draw(results, folder):
     if fits:
         figures.draw_fits(fits, folder)
         figures.draw_limits(fits, folder)
+    if results.get("searches", {}).get("in turn"):
+        figures.draw_searches(results["searches"]["in turn"], folder)
     if results.get("scaling"):
         figures.draw_scaling(results["scaling"], folder)

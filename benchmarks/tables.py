@@ -184,6 +184,55 @@ def scaling(results):
     return "\n\n".join(parts)
 
 
+def searches(results):
+    """Return the times of searches over the same candidates, and what the best candidate scored."""
+    rows = []
+    for name, result in results["in turn"].items():
+        ours = next(iter(result["contestants"].values()))["seconds"]
+        n_fits = result["n_candidates"] * result["n_folds"]
+        for contestant, run in result["contestants"].items():
+            given = f"{run['n_given']} of {result['n_candidates']}" if run["n_given"] < result["n_candidates"] else "all"
+            score, band = run["best_score"], result["band"]
+            learned = f"yes (over {band:.2g})" if score >= band else f"**no** (under {band:.2g})"
+            fit = duration(statistics.median(run["seconds"]) / n_fits)
+            times = spread(ratios(run["seconds"], ours).values(), _times)
+            cores = statistics.median(run["n_cores"])
+            rows.append([name, contestant, given, spread(run["seconds"]), fit, times, f"{cores:.2f}", f"{score:.4f}", learned])
+    header = ["search", "contestant", "candidates given", "all candidates: median (range)", "a candidate and fold"]
+    return table([*header, "times as long as the first", "cores", "best score", "learned"], rows, 3)
+
+
+def search_agreement(results):
+    """Return how far searches in lockstep find what searches one by one find."""
+    rows = []
+    for name, result in results["in turn"].items():
+        for contestant, run in result["contestants"].items():
+            if "same_best" in run:
+                same = "yes" if run["same_best"] else "**no**"
+                rows.append([name, contestant, same, f"{run['difference']:.2g}", run["votes"]])
+    header = [
+        "search",
+        "beside the first contestant",
+        "same best candidate",
+        "largest difference of a score",
+        "in rows of a fold",
+    ]
+    return table(header, rows, 2)
+
+
+def search_processes(results):
+    """Return the times of searches in one process and in several."""
+    rows = []
+    for name, result in results["processes"].items():
+        one, several = result["seconds"].values()
+        gain = spread(ratios(one, several).values(), _times)
+        n_processes = list(result["seconds"])[1]
+        same = "yes" if result["same_best"] and not result["difference"] else "**no**"
+        rows.append([name, n_processes, spread(one), spread(several), gain, duration(result["cold"]), same])
+    header = ["search", "processes", "in one process", "in several", "gain", "the first, which starts them", "same scores"]
+    return table(header, rows)
+
+
 def memory(results):
     """Return the peaks of memory."""
     rows = []

@@ -24,6 +24,8 @@ JOBS = {
     "import": "startup:import_times",
     "company": "company:company_times",
     "scaling": "scaling:scaling_times",
+    "searches": "searches:search_times",
+    "search processes": "searches:process_times",
     "training memory": "memory:memory_of_training",
     "prediction memory": "memory:memory_of_prediction",
 }

@@ -24,8 +24,8 @@ def _trainer(estimator, task):
     return train
 
 
-def prepare_skdnn(task, seed):
-    """Prepare `MLPDeepClassifier`."""
+def make_skdnn(task, seed):
+    """Return the `MLPDeepClassifier` of a task."""
     workload = task.workload
     settings = _shared(workload, seed) | {"optimizer": workload.optimizer, "device": "cpu"}
     if (techniques := workload.techniques) is not None:
@@ -36,10 +36,20 @@ def prepare_skdnn(task, seed):
             "max_norm": techniques.max_norm,
             "regularizer": L1(techniques.l1),
         }
-    return _trainer(MLPDeepClassifier(**settings), task)
+    return MLPDeepClassifier(**settings)
+
+
+def make_mlp_classifier(task, seed):
+    """Return scikit-learn's `MLPClassifier`, without its default penalty and momentum."""
+    settings = {"solver": task.workload.optimizer, "alpha": 0.0, "momentum": 0.0, "nesterovs_momentum": False}
+    return MLPClassifier(**_shared(task.workload, seed), **settings)
+
+
+def prepare_skdnn(task, seed):
+    """Prepare `MLPDeepClassifier`."""
+    return _trainer(make_skdnn(task, seed), task)
 
 
 def prepare_mlp_classifier(task, seed):
-    """Prepare scikit-learn's `MLPClassifier`, without its default penalty and momentum."""
-    settings = _shared(task.workload, seed) | {"solver": task.workload.optimizer, "alpha": 0.0, "momentum": 0.0}
-    return _trainer(MLPClassifier(**settings), task)
+    """Prepare `MLPClassifier`."""
+    return _trainer(make_mlp_classifier(task, seed), task)

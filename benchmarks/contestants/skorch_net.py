@@ -30,8 +30,8 @@ class _MaxNorm(Callback):
             project(kernels_of(net.module_)[:-1], self.radius)
 
 
-def prepare_skorch(task, seed):
-    """Prepare skorch's classifier."""
+def make_skorch(task, seed):
+    """Return skorch's classifier of a task, with its network's initial weights drawn."""
     workload, techniques = task.workload, task.workload.techniques
     settings = {
         "criterion": torch.nn.CrossEntropyLoss,
@@ -43,14 +43,17 @@ def prepare_skorch(task, seed):
         "train_split": None,
         "verbose": 0,
     }
+    torch.manual_seed(seed)
+    module = build_module(task)
+    if techniques is None:
+        return NeuralNetClassifier(module, **settings)
+    return _PenalizedNet(module, l1=techniques.l1, callbacks=[("max_norm", _MaxNorm(techniques.max_norm))], **settings)
+
+
+def prepare_skorch(task, seed):
+    """Prepare skorch's classifier."""
 
     def train():
-        torch.manual_seed(seed)
-        module = build_module(task)
-        if techniques is None:
-            net = NeuralNetClassifier(module, **settings)
-        else:
-            net = _PenalizedNet(module, l1=techniques.l1, callbacks=[("max_norm", _MaxNorm(techniques.max_norm))], **settings)
-        return net.fit(task.X, task.y).predict
+        return make_skorch(task, seed).fit(task.X, task.y).predict
 
     return train

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ from benchmarks.memory import memory_of_training
 from benchmarks.prediction import prediction_times
 from benchmarks.report import write_report
 from benchmarks.scaling import scaling_times
+from benchmarks.searches import OURS, SEARCHERS, SEARCHES, Search, process_times, search_one, search_times
 from benchmarks.startup import fixed_costs
 from benchmarks.workloads import DATA, WORKLOADS, Task, Techniques, load, synthetic
 
@@ -37,6 +39,13 @@ def small_task(**changes):
     """Return a task that takes milliseconds; its batches do not divide its rows."""
     settings = {"hidden": (20,), "batch_size": 30, "rate": 0.3, "epochs": 8, "rounds": 2} | changes
     return Task.with_data(replace(WORKLOADS["digits"], **settings), *synthetic(400, n_features=5, n_classes=3))
+
+
+def small_search(names=tuple(SEARCHERS)):
+    """Return a search that takes a second, and its task."""
+    task = small_task(rounds=1)
+    grid = {"learning_rate_init": [1e-4, 0.3], "momentum": [0.0, 0.5, 0.9], "alpha": [1e-3]}
+    return Search(task.workload, grid, names), task
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +76,18 @@ def small_results(task):
         "import": {"torch, sklearn, skorch": [1.0, 2.0], "torch, sklearn, skorch, skdnn": [1.5, 2.0]},
         "company": {"digits": {"skdnn": {f"{n} {s}": [1.0, 1.1] for n in (1, 2) for s in ("alone", "busy")}}},
         "scaling": scaling_times(OURS_AND_THEIRS, {"n_rows": (64, 128)}, n_rounds=1, log=silent),
+        "searches": {
+            "in turn": {"digits": search_one(*small_search())},
+            "processes": {
+                "digits": {
+                    "seconds": {"1": [2.0, 2.1], "2": [1.0, 1.1]},
+                    "cold": 3.0,
+                    "same_best": True,
+                    "difference": 0.0,
+                    "votes": 0,
+                }
+            },
+        },
         "memory": {
             "training": {"skdnn": memory_of_training("skdnn", 0.004, log=silent)},
             "prediction": {"skdnn": {"beside": 1e6, "seconds": 1.0, "rows": 1000}},
@@ -143,14 +164,79 @@ def test_a_busy_process_ends():
     assert process.poll() is not None
 
 
+def test_searches_are_over_the_same_candidates(results):
+    """All learn from them; searches in lockstep and one by one agree to a row."""
+    result = results["searches"]["in turn"]["digits"]
+    runs = result["contestants"]
+    assert list(runs) == list(SEARCHERS)
+    assert [run["n_given"] for run in runs.values()] == [6, 6, 6, 4]
+    assert min(run["best_score"] for run in runs.values()) > 0.7  # of three classes
+    compared = runs["GridSearchCV(MLPDeepClassifier)"]
+    assert compared["same_best"]
+    assert compared["votes"] <= 1
+    assert set(runs[OURS]) == {"seconds", "n_cores", "n_given", "best_score"}
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_searches_set_what_their_candidates_say(name):
+    search, task = small_search()
+    fitted = SEARCHERS[name].make(task, search.candidates[-1:]).fit(task.X, task.y)
+    net = fitted.best_estimator_["net"]
+    assert search.candidates[-1] == {"alpha": 1e-3, "learning_rate_init": 0.3, "momentum": 0.9}
+    if name == "GridSearchCV(skorch)":
+        found = net.lr, net.optimizer_.param_groups[0]["momentum"], net.optimizer_.param_groups[0]["weight_decay"]
+        assert found == (0.3, 0.9, pytest.approx(1e-3 / 30))
+    elif name == "GridSearchCV(MLPClassifier)":
+        assert (net.learning_rate_init, net.momentum, net.alpha, net.nesterovs_momentum) == (0.3, 0.9, 1e-3, False)
+    else:
+        assert (net.learning_rate_init, net.optimizer.momentum) == (0.3, 0.9)
+        assert net.regularizer.l2 == pytest.approx(1e-3 / 30)
+
+
+def test_searches_have_as_many_candidates_as_their_aims_say():
+    assert {len(search.candidates) for search in SEARCHES.values()} == {24}
+    assert {name for search in SEARCHES.values() for name in search.contestants} == set(SEARCHERS)
+    given = SEARCHERS["GridSearchCV(skorch)"].choose(SEARCHES["digits"].candidates)
+    for name, values in SEARCHES["digits"].grid.items():
+        assert {candidate[name] for candidate in given} >= {values[0], values[-1]}
+
+
+def test_searches_of_missing_data_are_left_out(monkeypatch):
+    monkeypatch.setattr("benchmarks.searches.load", lambda name: None)
+    lines = []
+    assert search_times(["MNIST, 10,000 rows"], log=lines.append) == {}
+    assert lines == ["MNIST, 10,000 rows: left out, mnist.npz is in neither $SKDNN_DATA nor ../shared/data"]
+    assert process_times("MNIST, 10,000 rows", log=lines.append) == {}
+
+
+def test_search_processes(monkeypatch):
+    search, task = small_search()
+    monkeypatch.setitem(SEARCHES, "digits", search)
+    monkeypatch.setattr("benchmarks.searches._task", lambda workload: task)
+    with joblib.parallel_config("threading"):
+        result = process_times(quick=True, log=silent)["digits"]
+    assert {n: len(seconds) for n, seconds in result["seconds"].items()} == {"1": 1, "2": 1}
+    assert result["same_best"]
+    assert result["votes"] == 0
+    assert result["cold"] > 0
+
+
 def test_report(results, tmp_path):
     path = write_report(json.loads(json.dumps(results)), tmp_path)
     text = path.read_text(encoding="utf-8")
-    for title in ("## Aims", "## Fits, 1 thread", "## Accuracy", "## Prediction", "## Memory", "## How the cost grows"):
+    for title in (
+        "## Aims",
+        "## Fits, 1 thread",
+        "## Accuracy",
+        "## Prediction",
+        "## Memory",
+        "## How the cost grows",
+        "## Searches, 1",
+    ):
         assert title in text
     assert all(name in text for name in FAST)
     figures = {figure.name for figure in (tmp_path / "figures").iterdir()}
-    assert figures == {"fits.png", "limits.png", "scaling.png"}
+    assert figures == {"fits.png", "limits.png", "scaling.png", "searches.png"}
 
 
 def test_aims_are_told_whether_met_or_not(results):
