@@ -4,6 +4,7 @@ import warnings
 from numbers import Integral
 
 import joblib
+import numpy as np
 from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
@@ -11,11 +12,16 @@ from sklearn.utils import indexable
 
 from skdnn._base import BaseMLPDeep
 from skdnn._together import trained_by
-from skdnn._validation import check_method_params, split_safely
+from skdnn._validation import Interval, StrOptions, check_method_params, split_safely
 from skdnn.model_selection._candidates import Candidates, last_step
 
 # Networks that train together at most: beyond it a network's share of a step hardly falls.
 _MAX_GROUP = 64
+
+# Of the parameters that scikit-learn's searches do not have.
+_OWN_CONSTRAINTS = {
+    "max_group_memory": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+}
 
 
 class _Splits:
@@ -100,9 +106,45 @@ def _train_members(estimator, parameters, members, X, y, train, fit_params):
 class VectorizedGridSearchCV(_TrainsTogether, GridSearchCV):
     """`GridSearchCV` that trains candidates in lockstep.
 
-    Constructor, attributes and results are those of `sklearn.model_selection.GridSearchCV`. Candidates of an estimator of
-    skdnn, alone or as the last step of a pipeline, that have the same layers, batches and class of optimizer train together on
-    each fold; others are fitted one by one. Times in `cv_results_` are those of a group at its first candidate.
+    Parameters but the last, attributes and results are those of `sklearn.model_selection.GridSearchCV`. Candidates of an
+    estimator of skdnn, alone or as the last step of a pipeline, that have the same layers, batches and class of optimizer train
+    together on each fold; others are fitted one by one. Times in `cv_results_` are those of a group at its first candidate.
+
+    Parameters
+    ----------
+    estimator : estimator
+        One of skdnn, or a `Pipeline` that ends with one; any other is searched as scikit-learn does.
+
+    param_grid : dict or list of dict
+        Names of parameters and the values to try, or several such grids.
+
+    scoring : str, callable, list, tuple or dict, default=None
+        What to score candidates by; None for the estimator's own score.
+
+    n_jobs : int or None, default=None
+        Processes that folds and groups of candidates are divided among, as joblib understands it.
+
+    refit : bool, str or callable, default=True
+        Whether to fit the best candidate to all rows, by which of several scores, or what chooses it.
+
+    cv : int, cross-validation generator or iterable, default=None
+        The splits; None for five folds.
+
+    verbose : int, default=0
+        How much to tell.
+
+    pre_dispatch : int or str, default="2*n_jobs"
+        Jobs that are handed out ahead.
+
+    error_score : "raise" or float, default=nan
+        The score of a candidate whose fit fails.
+
+    return_train_score : bool, default=False
+        Whether to score the training rows, too.
+
+    max_group_memory : int in [1, inf), or "auto", default="auto"
+        Bytes of memory, or of the GPU's, that networks which train together may take; more candidates than that make several
+        groups. By default half of what is free, divided among the jobs. Results do not depend on it.
 
     Examples
     --------
@@ -116,11 +158,83 @@ class VectorizedGridSearchCV(_TrainsTogether, GridSearchCV):
     0.01
     """
 
+    _parameter_constraints: dict = {**GridSearchCV._parameter_constraints, **_OWN_CONSTRAINTS}
+
+    def __init__(
+        self,
+        estimator,
+        param_grid,
+        *,
+        scoring=None,
+        n_jobs=None,
+        refit=True,
+        cv=None,
+        verbose=0,
+        pre_dispatch="2*n_jobs",
+        error_score=np.nan,
+        return_train_score=False,
+        max_group_memory="auto",
+    ):
+        super().__init__(
+            estimator,
+            param_grid,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.max_group_memory = max_group_memory
+
 
 class VectorizedRandomizedSearchCV(_TrainsTogether, RandomizedSearchCV):
-    """`RandomizedSearchCV` that trains candidates in lockstep.
+    """`RandomizedSearchCV` that trains candidates in lockstep; see `VectorizedGridSearchCV`.
 
-    Constructor, attributes and results are those of `sklearn.model_selection.RandomizedSearchCV`; see `VectorizedGridSearchCV`.
+    Parameters but the last, attributes and results are those of `sklearn.model_selection.RandomizedSearchCV`.
+
+    Parameters
+    ----------
+    estimator : estimator
+        One of skdnn, or a `Pipeline` that ends with one; any other is searched as scikit-learn does.
+
+    param_distributions : dict or list of dict
+        Names of parameters and the values or distributions to draw from, or several such.
+
+    n_iter : int in [1, inf), default=10
+        Candidates that are drawn.
+
+    scoring : str, callable, list, tuple or dict, default=None
+        What to score candidates by; None for the estimator's own score.
+
+    n_jobs : int or None, default=None
+        Processes that folds and groups of candidates are divided among, as joblib understands it.
+
+    refit : bool, str or callable, default=True
+        Whether to fit the best candidate to all rows, by which of several scores, or what chooses it.
+
+    cv : int, cross-validation generator or iterable, default=None
+        The splits; None for five folds.
+
+    verbose : int, default=0
+        How much to tell.
+
+    pre_dispatch : int or str, default="2*n_jobs"
+        Jobs that are handed out ahead.
+
+    random_state : int, RandomState or None, default=None
+        What candidates are drawn by.
+
+    error_score : "raise" or float, default=nan
+        The score of a candidate whose fit fails.
+
+    return_train_score : bool, default=False
+        Whether to score the training rows, too.
+
+    max_group_memory : int in [1, inf), or "auto", default="auto"
+        As of `VectorizedGridSearchCV`.
 
     Examples
     --------
@@ -135,3 +249,38 @@ class VectorizedRandomizedSearchCV(_TrainsTogether, RandomizedSearchCV):
     >>> search.cv_results_["mean_test_score"].shape
     (5,)
     """
+
+    _parameter_constraints: dict = {**RandomizedSearchCV._parameter_constraints, **_OWN_CONSTRAINTS}
+
+    def __init__(
+        self,
+        estimator,
+        param_distributions,
+        *,
+        n_iter=10,
+        scoring=None,
+        n_jobs=None,
+        refit=True,
+        cv=None,
+        verbose=0,
+        pre_dispatch="2*n_jobs",
+        random_state=None,
+        error_score=np.nan,
+        return_train_score=False,
+        max_group_memory="auto",
+    ):
+        super().__init__(
+            estimator,
+            param_distributions,
+            n_iter=n_iter,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            random_state=random_state,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.max_group_memory = max_group_memory
