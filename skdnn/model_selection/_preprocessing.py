@@ -40,7 +40,7 @@ class FittedOnce:
     """The `memory` of a pipeline within this process: equal transformers are fitted to equal rows once.
 
     What depends on more than transformer and rows is fitted each time, as it would be without: transformers that draw from a
-    global generator, warn, work in place or have callbacks.
+    global generator, warn, work in place or have callbacks; and so are those that hand on the rows that they are given.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ class FittedOnce:
         content, generators = hash_rows(X), _global_generators()
         if content != before[0]:
             self._drop(self.key_of(X))
-        elif generators == before[1] and not said:
+        elif generators == before[1] and not said and not any(_may_share_memory(rows, X) for rows in outputs):
             self._keep(key, outputs, fitted)
         return *outputs, fitted
 
@@ -132,6 +132,12 @@ def _differs_each_time(transformer):
 def _global_generators():
     """The states of the global generators, to tell whether something has been drawn."""
     return joblib.hash((np.random.get_state(), random.getstate(), torch.get_rng_state().numpy()))  # noqa: NPY002
+
+
+def _may_share_memory(rows, X):
+    """Whether a change of X, which is not ours, might show in other rows."""
+    arrays = isinstance(rows, np.ndarray) and isinstance(X, np.ndarray)
+    return rows is X or (arrays and np.may_share_memory(rows, X))
 
 
 def _n_bytes(rows):

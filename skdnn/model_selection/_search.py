@@ -39,6 +39,8 @@ class _Call:
         None where there is one job.
     n_jobs : int
     memory : FittedOnce
+    estimator : estimator
+        As it was given, without the memory.
     candidates : Candidates or None
         Those that are evaluated.
     """
@@ -49,6 +51,7 @@ class _Call:
     parallel: Parallel | None
     n_jobs: int
     memory: FittedOnce
+    estimator: Any
     candidates: Candidates | None = None
 
 
@@ -98,17 +101,17 @@ class TrainsTogether:
         n_jobs = joblib.effective_n_jobs(self.n_jobs)
         parallel = Parallel(n_jobs=self.n_jobs, backend=outer) if n_jobs > 1 else None
         memory = FittedOnce(int(free_memory() * _SHARE_OF_MEMORY))
-        self._call = call = _Call(X, y, params, parallel, n_jobs, memory)
-        estimator, callbacks = self.estimator, getattr(self, "_skl_callbacks", None)
+        self._call = call = _Call(X, y, params, parallel, n_jobs, memory, self.estimator)
+        callbacks = getattr(self, "_skl_callbacks", None)
         if callbacks is None:  # which may want to see transformers fitted
-            self.estimator = with_memory(estimator, memory)
+            self.estimator = with_memory(call.estimator, memory)
         self._skl_callbacks = [*(callbacks or ()), _Turns(call)]
         try:
             with joblib.parallel_config(backend="sequential"):
                 super().fit(X, y, **params)
         finally:
             memory.close()
-            self.estimator = estimator
+            self.estimator = call.estimator
             self.set_callbacks(*(callbacks or ()))
             del self._call
         if getattr(getattr(self, "best_estimator_", None), "memory", None) is memory:
@@ -144,7 +147,7 @@ class TrainsTogether:
         tasks = candidates.divide(call.n_jobs, len(splits))
         work = (
             delayed(_train_members)(
-                self.estimator,
+                call.estimator,
                 [parameters[j] for j in members],
                 X,
                 y,
