@@ -192,7 +192,8 @@ class VectorizedGridSearchCV(TrainsTogether, GridSearchCV):
 
     Parameters but the last, attributes and results are those of `sklearn.model_selection.GridSearchCV`. Candidates of an
     estimator of skdnn, alone or as the last step of a pipeline, that have the same layers, batches and class of optimizer train
-    together on each fold; others are fitted one by one. Times in `cv_results_` are those of a group at its first candidate.
+    together on each fold; others are fitted one by one. What stands before the last step is fitted once for each fold and
+    setting, unless the pipeline has a `memory` of its own, and the fit times of a group are shared by the epochs of each.
 
     Parameters
     ----------
@@ -228,7 +229,7 @@ class VectorizedGridSearchCV(TrainsTogether, GridSearchCV):
 
     max_group_memory : int in [1, inf), or "auto", default="auto"
         Bytes of memory, or of the GPU's, that networks which train together may take; more candidates than that make several
-        groups. By default half of what is free, divided among the jobs. Results do not depend on it.
+        groups, and results are the same but for rounding. By default half of what is free, divided among the jobs.
 
     Examples
     --------
