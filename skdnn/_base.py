@@ -18,7 +18,7 @@ from skdnn._monitor import OwnScore, ScorerOnOutputs
 from skdnn._resolution import Techniques, resolve_device, resolve_dtype, resolve_monitor
 from skdnn._samples import Samples, to_training_data
 from skdnn._together import learned_together
-from skdnn._validation import Interval, Options, StrOptions, validate_parameter_constraints
+from skdnn._validation import CachedParameterNames, Interval, Options, StrOptions, validate_parameter_constraints
 from skdnn.engine import build_module
 from skdnn.exceptions import InvalidParameterError
 from skdnn.training import Seeds, Session, TrainingNet, TrainingPlan, TrainingRun
@@ -36,7 +36,7 @@ def _unchanged_on_error(estimator):
         raise
 
 
-class BaseMLPDeep(FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
+class BaseMLPDeep(CachedParameterNames, FittedNetworkMixin, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     """What classifier and regressor share. A subclass encodes targets, names the loss and scores outputs."""
 
     # Parameters that take names, objects or lists are checked where they are resolved.

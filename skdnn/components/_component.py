@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
-from skdnn._validation import did_you_mean, validate_parameter_constraints
+from skdnn._validation import CachedParameterNames, did_you_mean, validate_parameter_constraints
 from skdnn.exceptions import InvalidParameterError
 
 # Values that are equal exactly if their hashes are; others do not take part in a component's hash.
 _HASHABLE = (Real, str)
 
 
-class Component(BaseEstimator):
+class Component(CachedParameterNames, BaseEstimator):
     """A technique with its parameters.
 
     It only stores what it is given, has ``get_params`` and ``set_params`` (nested grids reach into it), compares by value

@@ -1,21 +1,58 @@
 """scikit-learn's searches, with candidates that train together."""
 
 import warnings
+from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import joblib
-from joblib import Parallel, delayed
+import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.utils import indexable
+from sklearn.utils.parallel import Parallel, delayed
 
 from skdnn._base import BaseMLPDeep
 from skdnn._together import trained_by
-from skdnn._validation import check_method_params, split_safely
-from skdnn.model_selection._candidates import Candidates, last_step
+from skdnn._validation import Interval, StrOptions, check_method_params, split_safely
+from skdnn.model_selection._candidates import Candidates
+from skdnn.model_selection._preprocessing import FittedOnce, last_step, with_memory
+from skdnn.training import free_memory
 
-# Networks that train together at most: beyond it a network's share of a step hardly falls.
-_MAX_GROUP = 64
+# Of the parameters that scikit-learn's searches do not have.
+OWN_CONSTRAINTS = {
+    "max_group_memory": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+}
+
+# Of the memory that is free, what transformed rows may take that are kept for candidates to come.
+_SHARE_OF_MEMORY = 0.25
+
+
+@dataclass
+class _Call:
+    """A call of `fit` that is under way.
+
+    Attributes
+    ----------
+    X, y, params : as `fit` was given them
+    parallel : sklearn.utils.parallel.Parallel or None
+        None where there is one job.
+    n_jobs : int
+    memory : FittedOnce
+    estimator : estimator
+        As it was given, without the memory.
+    candidates : Candidates or None
+        Those that are evaluated.
+    """
+
+    X: Any
+    y: Any
+    params: dict
+    parallel: Parallel | None
+    n_jobs: int
+    memory: FittedOnce
+    estimator: Any
+    candidates: Candidates | None = None
 
 
 class _Splits:
@@ -28,7 +65,27 @@ class _Splits:
         return iter(self._splits)
 
 
-class _TrainsTogether:
+class _Turns:
+    """A callback of the search that tells candidates which fit is under way."""
+
+    def __init__(self, call):
+        self._call = call
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        if context.task_name == "candidate-split-evaluation":
+            self._call.candidates.turn = context.task_id
+
+    def on_fit_task_end(self, estimator, context):
+        pass
+
+
+class TrainsTogether:
     """What makes a search of scikit-learn train its candidates together.
 
     The search itself is scikit-learn's: splits, parameters, scores and what becomes of errors. While it runs, the first fit of
@@ -42,67 +99,137 @@ class _TrainsTogether:
         # What candidates have learned is here: going through them must not leave this process.
         outer, _ = joblib.parallel.get_active_backend()
         n_jobs = joblib.effective_n_jobs(self.n_jobs)
-        self._call = X, y, params, Parallel(n_jobs=self.n_jobs, backend=outer) if n_jobs > 1 else None, n_jobs
+        parallel = Parallel(n_jobs=self.n_jobs, backend=outer) if n_jobs > 1 else None
+        memory = FittedOnce(int(free_memory() * _SHARE_OF_MEMORY))
+        self._call = call = _Call(X, y, params, parallel, n_jobs, memory, self.estimator)
+        callbacks = getattr(self, "_skl_callbacks", None)
+        if callbacks is None:  # which may want to see transformers fitted
+            self.estimator = with_memory(call.estimator, memory)
+        self._skl_callbacks = [*(callbacks or ()), _Turns(call)]
         try:
             with joblib.parallel_config(backend="sequential"):
-                return super().fit(X, y, **params)
+                super().fit(X, y, **params)
         finally:
+            memory.close()
+            self.estimator = call.estimator
+            self.set_callbacks(*(callbacks or ()))
             del self._call
+        if getattr(getattr(self, "best_estimator_", None), "memory", None) is memory:
+            self.best_estimator_.memory = None
+        return self
 
     def _run_search(self, evaluate_candidates, callback_ctx=None):
         if not hasattr(self, "_call"):
             super()._run_search(evaluate_candidates, callback_ctx=callback_ctx)
             return
+        call = self._call
 
         def evaluate(candidate_params, cv=None, **kwargs):
             parameters = list(candidate_params)
-            candidates = Candidates(self.estimator, parameters, _MAX_GROUP)
-            candidates.allow_runs(self.n_splits_)
-            if self._call[3] is not None:
-                cv = self._train_ahead(parameters, candidates, cv or self._checked_cv_orig)
-            with trained_by(candidates):
+            call.candidates = Candidates(self.estimator, parameters, self.max_group_memory, memory=call.memory)
+            call.candidates.allow_runs(self.n_splits_)
+            if call.parallel is not None:
+                cv = self._train_ahead(parameters, call.candidates, cv or self._checked_cv_orig)
+            with trained_by(call.candidates):
                 return evaluate_candidates(parameters, cv=cv, **kwargs)
 
         super()._run_search(evaluate, callback_ctx=callback_ctx)
+        call.memory.close()  # what is refitted is fitted to other rows
 
     def _train_ahead(self, parameters, candidates, cv):
         """Train the candidates of all folds in several processes, and return the splits that were used."""
-        X, y, params, parallel, n_jobs = self._call
-        X, y = indexable(X, y)
+        call = self._call
+        X, y = indexable(call.X, call.y)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the search has said it
-            routed = self._get_routed_params_for_fit(check_method_params(X, params=params))
+            routed = self._get_routed_params_for_fit(check_method_params(X, params=call.params))
         splits = list(cv.split(X, y, **routed.splitter.split))
-        tasks = (
-            delayed(_train_members)(self.estimator, parameters, members, X, y, train, routed.estimator.fit)
-            for train, _ in splits
-            for members in candidates.divide(n_jobs)
+        tasks = candidates.divide(call.n_jobs, len(splits))
+        work = (
+            delayed(_train_members)(
+                call.estimator,
+                [parameters[j] for j in members],
+                X,
+                y,
+                splits[fold][0],
+                routed.estimator.fit,
+                self.max_group_memory,
+                call.n_jobs,
+                call.memory.max_bytes,
+            )
+            for fold, members in tasks
         )
-        for learned in parallel(tasks):
-            candidates.add(learned)
+        for (_, members), learned in zip(tasks, call.parallel(work), strict=True):
+            candidates.add(members, *learned)
         return _Splits(splits)
 
+    def _format_results(self, candidate_params, n_splits, out, more_results=None):
+        if hasattr(self, "_call"):
+            turns = len(out) - len(self._call.candidates) * n_splits
+            for turn, seconds in self._call.candidates.corrections.items():
+                fit = out[turns + turn]
+                fit["fit_time"] = max(0.0, fit["fit_time"] + seconds)
+        return super()._format_results(candidate_params, n_splits, out, more_results)
 
-def _train_members(estimator, parameters, members, X, y, train, fit_params):
-    """Train some candidates on a fold, which differ in the last step only, and return what they have learned."""
-    candidates = Candidates(estimator, parameters, _MAX_GROUP, members=members)
+
+def _train_members(estimator, parameters, X, y, train, fit_params, max_memory, n_jobs, max_bytes):
+    """Train candidates on a fold, which differ in the last step only, and return what `Candidates.add` takes over."""
+    memory = FittedOnce(max_bytes)
+    candidates = Candidates(estimator, parameters, max_memory, n_jobs=n_jobs, trains_single=True, memory=memory)
     X_train, y_train = split_safely(estimator, X, y, train)
     fit_params = check_method_params(X, params=fit_params, indices=train)
-    first = clone(estimator).set_params(**clone(parameters[members[0]], safe=False))
+    first = clone(with_memory(estimator, memory)).set_params(**clone(parameters[0], safe=False))
     with trained_by(candidates):
         try:
             first.fit(X_train, y_train, **fit_params)
         except Exception:  # the search meets it again, and does with it what it was told to
-            return {}
+            return {}, {}
     return candidates.learned()
 
 
-class VectorizedGridSearchCV(_TrainsTogether, GridSearchCV):
+class VectorizedGridSearchCV(TrainsTogether, GridSearchCV):
     """`GridSearchCV` that trains candidates in lockstep.
 
-    Constructor, attributes and results are those of `sklearn.model_selection.GridSearchCV`. Candidates of an estimator of
-    skdnn, alone or as the last step of a pipeline, that have the same layers, batches and class of optimizer train together on
-    each fold; others are fitted one by one. Times in `cv_results_` are those of a group at its first candidate.
+    Parameters but the last, attributes and results are those of `sklearn.model_selection.GridSearchCV`. Candidates of an
+    estimator of skdnn, alone or as the last step of a pipeline, that have the same layers, batches and class of optimizer train
+    together on each fold; others are fitted one by one. What stands before the last step is fitted once for each fold and
+    setting, unless the pipeline has a `memory` of its own, and the fit times of a group are shared by the epochs of each.
+
+    Parameters
+    ----------
+    estimator : estimator
+        One of skdnn, or a `Pipeline` that ends with one; any other is searched as scikit-learn does.
+
+    param_grid : dict or list of dict
+        Names of parameters and the values to try, or several such grids.
+
+    scoring : str, callable, list, tuple or dict, default=None
+        What to score candidates by; None for the estimator's own score.
+
+    n_jobs : int or None, default=None
+        Processes that folds and groups of candidates are divided among, as joblib understands it.
+
+    refit : bool, str or callable, default=True
+        Whether to fit the best candidate to all rows, by which of several scores, or what chooses it.
+
+    cv : int, cross-validation generator or iterable, default=None
+        The splits; None for five folds.
+
+    verbose : int, default=0
+        How much to tell.
+
+    pre_dispatch : int or str, default="2*n_jobs"
+        Jobs that are handed out ahead.
+
+    error_score : "raise" or float, default=nan
+        The score of a candidate whose fit fails.
+
+    return_train_score : bool, default=False
+        Whether to score the training rows, too.
+
+    max_group_memory : int in [1, inf), or "auto", default="auto"
+        Bytes of memory, or of the GPU's, that networks which train together may take; more candidates than that make several
+        groups, and results are the same but for rounding. By default half of what is free, divided among the jobs.
 
     Examples
     --------
@@ -116,11 +243,83 @@ class VectorizedGridSearchCV(_TrainsTogether, GridSearchCV):
     0.01
     """
 
+    _parameter_constraints: dict = {**GridSearchCV._parameter_constraints, **OWN_CONSTRAINTS}
 
-class VectorizedRandomizedSearchCV(_TrainsTogether, RandomizedSearchCV):
-    """`RandomizedSearchCV` that trains candidates in lockstep.
+    def __init__(
+        self,
+        estimator,
+        param_grid,
+        *,
+        scoring=None,
+        n_jobs=None,
+        refit=True,
+        cv=None,
+        verbose=0,
+        pre_dispatch="2*n_jobs",
+        error_score=np.nan,
+        return_train_score=False,
+        max_group_memory="auto",
+    ):
+        super().__init__(
+            estimator,
+            param_grid,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.max_group_memory = max_group_memory
 
-    Constructor, attributes and results are those of `sklearn.model_selection.RandomizedSearchCV`; see `VectorizedGridSearchCV`.
+
+class VectorizedRandomizedSearchCV(TrainsTogether, RandomizedSearchCV):
+    """`RandomizedSearchCV` that trains candidates in lockstep; see `VectorizedGridSearchCV`.
+
+    Parameters but the last, attributes and results are those of `sklearn.model_selection.RandomizedSearchCV`.
+
+    Parameters
+    ----------
+    estimator : estimator
+        One of skdnn, or a `Pipeline` that ends with one; any other is searched as scikit-learn does.
+
+    param_distributions : dict or list of dict
+        Names of parameters and the values or distributions to draw from, or several such.
+
+    n_iter : int in [1, inf), default=10
+        Candidates that are drawn.
+
+    scoring : str, callable, list, tuple or dict, default=None
+        What to score candidates by; None for the estimator's own score.
+
+    n_jobs : int or None, default=None
+        Processes that folds and groups of candidates are divided among, as joblib understands it.
+
+    refit : bool, str or callable, default=True
+        Whether to fit the best candidate to all rows, by which of several scores, or what chooses it.
+
+    cv : int, cross-validation generator or iterable, default=None
+        The splits; None for five folds.
+
+    verbose : int, default=0
+        How much to tell.
+
+    pre_dispatch : int or str, default="2*n_jobs"
+        Jobs that are handed out ahead.
+
+    random_state : int, RandomState or None, default=None
+        What candidates are drawn by.
+
+    error_score : "raise" or float, default=nan
+        The score of a candidate whose fit fails.
+
+    return_train_score : bool, default=False
+        Whether to score the training rows, too.
+
+    max_group_memory : int in [1, inf), or "auto", default="auto"
+        As of `VectorizedGridSearchCV`.
 
     Examples
     --------
@@ -135,3 +334,38 @@ class VectorizedRandomizedSearchCV(_TrainsTogether, RandomizedSearchCV):
     >>> search.cv_results_["mean_test_score"].shape
     (5,)
     """
+
+    _parameter_constraints: dict = {**RandomizedSearchCV._parameter_constraints, **OWN_CONSTRAINTS}
+
+    def __init__(
+        self,
+        estimator,
+        param_distributions,
+        *,
+        n_iter=10,
+        scoring=None,
+        n_jobs=None,
+        refit=True,
+        cv=None,
+        verbose=0,
+        pre_dispatch="2*n_jobs",
+        random_state=None,
+        error_score=np.nan,
+        return_train_score=False,
+        max_group_memory="auto",
+    ):
+        super().__init__(
+            estimator,
+            param_distributions,
+            n_iter=n_iter,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            random_state=random_state,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.max_group_memory = max_group_memory

@@ -1,5 +1,6 @@
 """The harness: epochs, validation, stopping, schedules and callbacks around the engine, on skorch."""
 
+from skdnn.training.memory import MAX_GROUP, free_memory, group_size
 from skdnn.training.net import TrainingNet
 from skdnn.training.plan import Outcome, Seeds, TrainingData, TrainingPlan
 from skdnn.training.policy import compute_policy
@@ -9,6 +10,7 @@ from skdnn.training.run import TrainingRun
 from skdnn.training.session import Session
 
 __all__ = [
+    "MAX_GROUP",
     "EpochListener",
     "Lane",
     "Outcome",
@@ -20,5 +22,7 @@ __all__ = [
     "TrainingRun",
     "can_share_a_population",
     "compute_policy",
+    "free_memory",
+    "group_size",
     "train_in_lockstep",
 ]
