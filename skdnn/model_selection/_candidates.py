@@ -33,6 +33,9 @@ class Candidates:
         is fitted.
     """
 
+    # One alone is fitted by whoever asks for it.
+    _smallest_group = 2
+
     def __init__(self, estimator, parameters, max_size, members=None):
         self._max_size = max_size
         self._runs_left = np.inf
@@ -82,6 +85,10 @@ class Candidates:
         rows = _hash_rows(X, y, sample_weight, *(validation or ()))
         if (index, rows) not in self._tried and self._runs_left > 0:
             self._train_together(index, rows, (X, y, sample_weight), validation)
+        return self._hand_out(index, rows, estimator)
+
+    def _hand_out(self, index, rows, estimator):
+        """Return what an estimator asks for, where it has been trained, or None."""
         if estimator.random_state is None and not self._members:  # each fit is a draw of its own
             return self._learned.pop((index, rows), None)
         return self._learned.get((index, rows))
@@ -117,11 +124,15 @@ class Candidates:
             else:
                 session.share_data(group[0][2].session)
                 group.append(prepared)
-        # One alone is fitted by whoever asked for it, but where that is in another process.
-        groups = [group for group in groups if len(group) > 1 or self._members]
+        # Whoever asked may be in another process.
+        groups = [group for group in groups if len(group) >= self._smallest_group or self._members]
         self._runs_left -= bool(groups)
         for group in groups:
-            self._learned |= {(j, rows): fitted for j, fitted in _train_group(group)}
+            self._train(group, rows)
+
+    def _train(self, group, rows):
+        """Train prepared candidates and keep what they have learned."""
+        self._learned |= {(j, rows): fitted for j, fitted in _train_group(group)}
 
     def _prepare(self, j, given, validation):
         """Return a candidate's number, estimator and net, or None where something is wrong, which its own fit will tell."""

@@ -16,10 +16,10 @@ from skdnn._validation import Interval, StrOptions, check_method_params, split_s
 from skdnn.model_selection._candidates import Candidates, last_step
 
 # Networks that train together at most: beyond it a network's share of a step hardly falls.
-_MAX_GROUP = 64
+MAX_GROUP = 64
 
 # Of the parameters that scikit-learn's searches do not have.
-_OWN_CONSTRAINTS = {
+OWN_CONSTRAINTS = {
     "max_group_memory": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
 }
 
@@ -34,7 +34,7 @@ class _Splits:
         return iter(self._splits)
 
 
-class _TrainsTogether:
+class TrainsTogether:
     """What makes a search of scikit-learn train its candidates together.
 
     The search itself is scikit-learn's: splits, parameters, scores and what becomes of errors. While it runs, the first fit of
@@ -62,7 +62,7 @@ class _TrainsTogether:
 
         def evaluate(candidate_params, cv=None, **kwargs):
             parameters = list(candidate_params)
-            candidates = Candidates(self.estimator, parameters, _MAX_GROUP)
+            candidates = Candidates(self.estimator, parameters, MAX_GROUP)
             candidates.allow_runs(self.n_splits_)
             if self._call[3] is not None:
                 cv = self._train_ahead(parameters, candidates, cv or self._checked_cv_orig)
@@ -91,7 +91,7 @@ class _TrainsTogether:
 
 def _train_members(estimator, parameters, members, X, y, train, fit_params):
     """Train some candidates on a fold, which differ in the last step only, and return what they have learned."""
-    candidates = Candidates(estimator, parameters, _MAX_GROUP, members=members)
+    candidates = Candidates(estimator, parameters, MAX_GROUP, members=members)
     X_train, y_train = split_safely(estimator, X, y, train)
     fit_params = check_method_params(X, params=fit_params, indices=train)
     first = clone(estimator).set_params(**clone(parameters[members[0]], safe=False))
@@ -103,7 +103,7 @@ def _train_members(estimator, parameters, members, X, y, train, fit_params):
     return candidates.learned()
 
 
-class VectorizedGridSearchCV(_TrainsTogether, GridSearchCV):
+class VectorizedGridSearchCV(TrainsTogether, GridSearchCV):
     """`GridSearchCV` that trains candidates in lockstep.
 
     Parameters but the last, attributes and results are those of `sklearn.model_selection.GridSearchCV`. Candidates of an
@@ -158,7 +158,7 @@ class VectorizedGridSearchCV(_TrainsTogether, GridSearchCV):
     0.01
     """
 
-    _parameter_constraints: dict = {**GridSearchCV._parameter_constraints, **_OWN_CONSTRAINTS}
+    _parameter_constraints: dict = {**GridSearchCV._parameter_constraints, **OWN_CONSTRAINTS}
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ class VectorizedGridSearchCV(_TrainsTogether, GridSearchCV):
         self.max_group_memory = max_group_memory
 
 
-class VectorizedRandomizedSearchCV(_TrainsTogether, RandomizedSearchCV):
+class VectorizedRandomizedSearchCV(TrainsTogether, RandomizedSearchCV):
     """`RandomizedSearchCV` that trains candidates in lockstep; see `VectorizedGridSearchCV`.
 
     Parameters but the last, attributes and results are those of `sklearn.model_selection.RandomizedSearchCV`.
@@ -250,7 +250,7 @@ class VectorizedRandomizedSearchCV(_TrainsTogether, RandomizedSearchCV):
     (5,)
     """
 
-    _parameter_constraints: dict = {**RandomizedSearchCV._parameter_constraints, **_OWN_CONSTRAINTS}
+    _parameter_constraints: dict = {**RandomizedSearchCV._parameter_constraints, **OWN_CONSTRAINTS}
 
     def __init__(
         self,

@@ -2,13 +2,15 @@
 
 import math
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from skorch.history import History
 
 from skdnn.components import Moment
-from skdnn.engine import Network, Trainer, Update, split_into_batches
+from skdnn.engine import Network, Trainer, Update, build_module, split_into_batches
 from skdnn.exceptions import InvalidParameterError, warn_caller
 from skdnn.training.callbacks import BatchEvents, InterruptWatch, MovableRate, event_datasets, listens_to_batches
 from skdnn.training.live import LiveNet
@@ -222,7 +224,8 @@ class TrainingNet(LiveNet):
 
     def __getstate__(self):
         # A net that is saved in training predicts; it does not train on, and does not take the data along.
-        return super().__getstate__() | {"session": None, "_best": None, "_listeners": None, "_interrupts": InterruptWatch()}
+        released = dict.fromkeys(("session", "_best", "_initial", "_listeners"))
+        return super().__getstate__() | released | {"_interrupts": InterruptWatch()}
 
     def train(self, n_epochs=None, listeners=()):
         """Run the session's plan, leave its network with the weights to keep, and release the rest.
@@ -255,7 +258,7 @@ class TrainingNet(LiveNet):
         session = self.session
         plan, data = session.plan, session.data
         self._monitor = ProgressMonitor(plan.tol, plan.n_iter_no_change, data.is_validated)
-        self._best = initial = session.snapshot()
+        self._best = self._initial = session.snapshot()
         self._reason = "max_iter" if n_epochs is None else "paused"
         self.n_epochs_, n_epochs_before = 0, len(self.history or ())
         self._least = {}
@@ -274,12 +277,12 @@ class TrainingNet(LiveNet):
             except KeyboardInterrupt as error:
                 self._reason, interrupt = "interrupted", error
             except BaseException:
-                self._reason, self._best = "interrupted", initial  # an error leaves nothing behind
+                self._reason, self._best = "interrupted", self._initial  # an error leaves nothing behind
                 raise
             finally:
                 del (self.history or [])[n_epochs_before + self.n_epochs_ :]  # the row of an epoch that was cut short
-                self.outcome_ = self._conclude(session, initial)
-                self.session = self._best = self._listeners = session.data = None
+                initial, self.outcome_ = self._initial, self._conclude(session)
+                self.session = self._best = self._initial = self._listeners = session.data = None
                 self.module.eval().zero_grad(set_to_none=True)
             if self.n_epochs_:
                 self._end_training(session, initial, data)
@@ -295,14 +298,14 @@ class TrainingNet(LiveNet):
             session.network.restore(initial)
             raise
 
-    def _conclude(self, session, initial):
+    def _conclude(self, session):
         """Leave the weights to keep in the session's network and return the `Outcome`."""
         is_best_kept = session.data.is_validated or self._reason in ("diverged", "interrupted")
         session.settle(self._best if is_best_kept else None)
         best_epoch = self._monitor.best_epoch
         if self._has_gone_astray(session.plan) and not session.predicts():
             # Each weight is finite, but what they make of the rows is not.
-            session.network.restore(initial)
+            session.network.restore(self._initial)
             self._reason, best_epoch = "diverged", 0
         return Outcome(
             n_epochs=self.n_epochs_,
@@ -317,6 +320,25 @@ class TrainingNet(LiveNet):
         """Return the parameters and statistics that the fit would end with, were the last epoch its last."""
         is_best_kept = self.session.data.is_validated or self._reason == "diverged"
         return self._best if is_best_kept else self.session.snapshot()
+
+    def as_if_over(self):
+        """Return a net that has ended with the last epoch, as a fit with so many epochs would; this one can go on.
+
+        Returns
+        -------
+        net : TrainingNet
+        session : Session
+            With the network that the fit would leave.
+        """
+        plan = replace(self.session.plan, max_iter=self.n_epochs_)
+        session = Session(plan, self.session.data, self.session.snapshot())
+        history = History(row for row in self.history if "train_loss" in row)  # without the epoch that begins
+        net = TrainingNet(build_module(session.network), self.loss, session=session, history=history).initialize()
+        for name in ("n_epochs_", "_monitor", "_reason", "_best", "_initial"):
+            setattr(net, name, getattr(self, name))
+        net.outcome_ = net._conclude(session)
+        net.session = net._best = net._initial = session.data = None
+        return net, session
 
     def _run_epochs(self, n_epochs):
         """Run epochs until the plan, a callback or a listener says stop."""
