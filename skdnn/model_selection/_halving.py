@@ -20,11 +20,11 @@ class _TrainsOn(TrainsTogether):
     def fit(self, X, y=None, **params):
         given = self.resource, self.max_resources
         epochs = _name_of_epochs(self.estimator)
-        if epochs is not None and self.resource in ("epochs", epochs):
-            self.resource = epochs
-            if self.max_resources == "auto":
-                self.max_resources = _max_iter(self.estimator)
         try:
+            if epochs is not None and self.resource in ("epochs", epochs):
+                self.resource = epochs
+                if self.max_resources == "auto":
+                    self.max_resources = _max_iter(self.estimator)
             return super().fit(X, y, **params)
         finally:
             self.resource, self.max_resources = given

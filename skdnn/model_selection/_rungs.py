@@ -24,10 +24,11 @@ class _Group:
         """Go on until so many epochs are over in all, with those whose numbers are in `keep`."""
         if self._lockstep.n_epochs >= n_epochs:
             return
-        self.leave([j for j in self._prepared if j not in keep])
-        # Techniques that have no common form, too little memory: whoever asks for one of them then fits it alone.
-        with contextlib.suppress(Exception):
+        try:
+            self.leave([j for j in self._prepared if j not in keep])
             self._lockstep.train(n_epochs)
+        except Exception:  # techniques that have no common form, too little memory: each is then fitted alone
+            self.close()
 
     def leave(self, members):
         """Go on without some of them."""

@@ -63,6 +63,8 @@ class Lockstep:
 
     def leave(self, nets):
         """Go on without some of the nets that are running; each ends as one that is interrupted."""
+        if not nets:
+            return
         for net in nets:
             self._epochs.pop(net).close()
         self._population.leave([self._lanes.pop(net) for net in nets])
@@ -78,8 +80,7 @@ class Lockstep:
                 self.ended.append(net)
             except Exception:
                 over.append(net)
-        if over:
-            self.leave(over)
+        self.leave(over)
 
 
 def train_in_lockstep(nets):
