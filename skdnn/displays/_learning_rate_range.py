@@ -1,10 +1,10 @@
 """The picture of a learning-rate range test."""
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 
 from skdnn.displays._axes import axes_for
 from skdnn.model_selection import learning_rate_range_test
+from skdnn.model_selection._preprocessing import last_step
 
 # How far the picture reaches above the worst loss at the rates up to the best, in parts of the progress that the best has made.
 _HEADROOM = 0.5
@@ -87,7 +87,7 @@ class LearningRateRangeDisplay:
             estimator, X, y, learning_rates=learning_rates, max_iter=max_iter, sample_weight=sample_weight
         )
         if name is None:
-            name = type(estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator).__name__
+            name = type(last_step(estimator)).__name__
         return cls.from_result(result, name=name, ax=ax, **kwargs)
 
     @classmethod

@@ -1,17 +1,16 @@
 """The candidates of a search, trained in lockstep for each fold and preprocessing."""
 
-import joblib
+import time
+
 import numpy as np
 from sklearn.base import clone
-from sklearn.pipeline import Pipeline
 
 from skdnn._base import BaseMLPDeep
-from skdnn.training import Lane, can_share_a_population, train_in_lockstep
+from skdnn.model_selection._preprocessing import hash_rows, last_step
+from skdnn.training import Lane, can_share_a_population, free_memory, group_size, train_in_lockstep
 
-
-def last_step(estimator):
-    """Return the last step of a pipeline, or the estimator itself."""
-    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) and estimator.steps else estimator
+# Of the memory that is free, what the networks of all groups that are in training at the same time may take.
+_SHARE_OF_MEMORY = 0.5
 
 
 class Candidates:
@@ -26,90 +25,130 @@ class Candidates:
         An estimator of skdnn, or a pipeline that ends with one; what else there is, is left alone.
     parameters : list of dict
         The candidates.
-    max_size : int
-        Networks that train together at most.
-    members : list of int, default=None
-        Numbers of the candidates to train, which have the same preprocessing; by default all that have that of the one that
-        is fitted.
+    max_memory : int or "auto", default="auto"
+        Bytes that networks which train together may take.
+    n_jobs : int, default=1
+        Groups that are in training at the same time, which divide what is free by default.
+    trains_single : bool, default=False
+        Whether to train a candidate, too, that no other can be trained with; by default that is left to whoever fits it.
+    memory : FittedOnce, default=None
+        Of the pipeline.
+
+    Attributes
+    ----------
+    turn : int or None
+        The fit of the search that is under way.
+    corrections : dict of int to float
+        Seconds to add to what each turn has taken, so that each candidate is charged with its own training, whoever's turn it
+        was when all were trained.
     """
 
-    # One alone is fitted by whoever asks for it.
-    _smallest_group = 2
-
-    def __init__(self, estimator, parameters, max_size, members=None):
-        self._max_size = max_size
+    def __init__(self, estimator, parameters, max_memory="auto", n_jobs=1, trains_single=False, memory=None):
+        self._max_memory = max_memory
+        self._n_jobs = n_jobs
         self._runs_left = np.inf
-        self._members = members
-        self._final, self._others = [], []
-        for candidate in parameters:
-            final, others = _take_apart(estimator, candidate)
-            self._final.append(final)
-            self._others.append(others)
+        self._trains_single = trains_single
+        self._memory = memory
+        taken_apart = [_take_apart(estimator, candidate) for candidate in parameters]
+        self._final = [final for final, _ in taken_apart]
+        # Equal keys are equal preprocessing.
+        self._settings = [None if final is None else _key(others) for final, others in taken_apart]
         # Candidates whose last steps are equal are one to whoever looks for what it has learned.
-        self._first = [self._index_of(final) for final in self._final]
-        self._tried, self._learned = set(), {}
-
-    def divide(self, n_parts):
-        """Return lists of the numbers of candidates that can train together, each such group in up to `n_parts` parts."""
-        groups = []
+        self._numbers = {}
         for j, final in enumerate(self._final):
             if final is not None:
-                group = next((group for group in groups if self._have_same_rows(j, group[0])), None)
-                if group is None:
-                    groups.append([j])
-                else:
-                    group.append(j)
-        return [group[i::n_parts] for group in groups for i in range(min(n_parts, len(group)))]
+                self._numbers.setdefault(_key(final), j)
+        self._first = [None if final is None else self._numbers[_key(final)] for final in self._final]
+        self._tried, self._learned, self._seconds = set(), {}, {}
+        self.turn, self.corrections = None, {}
+
+    def divide(self, n_parts=1, n_folds=1):
+        """Return what to train for each fold: lists of the numbers of candidates that can train together.
+
+        Parameters
+        ----------
+        n_parts : int, default=1
+            Those that work at the same time. Each gets as many whole groups as the others; what is left over is cut in parts.
+        n_folds : int, default=1
+
+        Returns
+        -------
+        tasks : list of (fold, members)
+        """
+        groups = {}
+        for j, setting in enumerate(self._settings):
+            if setting is not None:
+                groups.setdefault(setting, []).append(j)
+        tasks = [(fold, group) for fold in range(n_folds) for group in groups.values()]
+        n_whole = len(tasks) // n_parts * n_parts
+        parts = [(fold, group[i::n_parts]) for fold, group in tasks[n_whole:] for i in range(n_parts)]
+        return tasks[:n_whole] + [(fold, part) for fold, part in parts if part]
 
     def allow_runs(self, n_folds):
         """Train candidates together once for each fold and setting of all but the last step, and not more often.
 
         Preprocessing that never gives the same rows twice would have all of them trained for each fit.
         """
-        self._runs_left = n_folds * len(self.divide(1))
+        self._runs_left = len(self.divide(n_folds=n_folds))
+
+    def __len__(self):
+        return len(self._final)
 
     def learned(self):
-        """Return what was trained, for `add`."""
-        return self._learned
+        """Return what was trained, and in how many seconds, for `add`."""
+        return self._learned, self._seconds
 
-    def add(self, learned):
-        """Take over what was trained elsewhere."""
-        self._learned |= learned
-        self._tried |= set(learned)
+    def add(self, members, fitted, seconds):
+        """Take over what was trained elsewhere.
+
+        Parameters
+        ----------
+        members : list of int
+            The numbers that the candidates have here.
+        fitted, seconds : dict
+            As `learned` has returned them.
+        """
+        for (j, rows), estimator in fitted.items():
+            key = self._first[members[j]], rows
+            self._tried.add(key)
+            self._learned[key], self._seconds[key] = estimator, seconds[j, rows]
 
     def take(self, estimator, X, y, sample_weight, validation):
         """Return the fitted estimator of a candidate, and train all that can be trained with it if it is the first."""
         index = self._index_of(estimator)
         if index is None:
             return None
-        rows = _hash_rows(X, y, sample_weight, *(validation or ()))
+        key = None if self._memory is None else self._memory.key_of(X)
+        rows = hash_rows(X if key is None else key, y, sample_weight, *(validation or ()))
         if (index, rows) not in self._tried and self._runs_left > 0:
             self._train_together(index, rows, (X, y, sample_weight), validation)
-        return self._hand_out(index, rows, estimator)
+        fitted = self._hand_out(index, rows, estimator)
+        if self.turn is not None:
+            self._charge(self._seconds.pop((index, rows), 0.0))
+        return fitted
 
     def _hand_out(self, index, rows, estimator):
         """Return what an estimator asks for, where it has been trained, or None."""
-        if estimator.random_state is None and not self._members:  # each fit is a draw of its own
+        if estimator.random_state is None and not self._trains_single:  # each fit is a draw of its own
             return self._learned.pop((index, rows), None)
         return self._learned.get((index, rows))
+
+    def _charge(self, seconds):
+        """Add seconds to what the turn has taken."""
+        self.corrections[self.turn] = self.corrections.get(self.turn, 0.0) + seconds
 
     def _index_of(self, estimator):
         """The first candidate with a last step of the same class and parameters, or None."""
         if not isinstance(estimator, BaseMLPDeep) or not _can_be_trained_with_others(estimator):
             return None
-        return next((j for j, final in enumerate(self._final) if final is not None and _equal(estimator, final)), None)
-
-    def _have_same_rows(self, j, k):
-        """Whether two candidates differ in parameters of the last step only."""
-        return self._others[k] is not None and _equal(self._others[j], self._others[k])
+        return self._numbers.get(_key(estimator))
 
     def _train_together(self, index, rows, given, validation):
         """Train candidates on the same rows."""
+        begin = time.time()
         # The one that is fitted may be any of those with equal last steps: their neighbours are all looked at.
-        alike = [j for j, first in enumerate(self._first) if first == index]
-        n_candidates = range(len(self._final))
-        members = self._members or [k for k in n_candidates if any(self._have_same_rows(j, k) for j in alike)]
-        members = {self._first[j] for j in members if self._first[j] is not None}
+        settings = {self._settings[j] for j, first in enumerate(self._first) if first == index}
+        members = {self._first[j] for j, setting in enumerate(self._settings) if setting in settings}
         members = sorted(j for j in members if (j, rows) not in self._tried)
         self._tried |= {(j, rows) for j in members}
         groups = []
@@ -118,21 +157,31 @@ class Candidates:
             if prepared is None:
                 continue
             session = prepared[2].session
-            group = next((group for group in groups if _takes(group, session, self._max_size)), None)
+            group = self._find_group(groups, session)
             if group is None:
-                groups.append([prepared])
+                groups.append(([prepared], self._size_of_group(session)))
             else:
                 session.share_data(group[0][2].session)
                 group.append(prepared)
-        # Whoever asked may be in another process.
-        groups = [group for group in groups if len(group) >= self._smallest_group or self._members]
+        groups = [group for group, _ in groups if len(group) > 1 or self._trains_single]
         self._runs_left -= bool(groups)
-        for group in groups:
-            self._train(group, rows)
+        n_epochs = self._train(groups, rows)
+        self._share(time.time() - begin, rows, n_epochs)
 
-    def _train(self, group, rows):
-        """Train prepared candidates and keep what they have learned."""
-        self._learned |= {(j, rows): fitted for j, fitted in _train_group(group)}
+    def _train(self, groups, rows):
+        """Train groups of prepared candidates, keep what they learn, and return the epochs of each, by which time is shared."""
+        fitted = dict(trained for group in groups for trained in _train_group(group))
+        self._learned |= {(j, rows): estimator for j, estimator in fitted.items()}
+        return {j: estimator.n_iter_ for j, estimator in fitted.items()}
+
+    def _share(self, seconds, rows, n_epochs):
+        """Charge each candidate with its part of some seconds when it is fitted, and not the one whose turn it is."""
+        if n_epochs:
+            total = sum(n_epochs.values())
+            for j, n in n_epochs.items():
+                self._seconds[j, rows] = self._seconds.get((j, rows), 0.0) + seconds * n / total
+            if self.turn is not None:
+                self._charge(-seconds)
 
     def _prepare(self, j, given, validation):
         """Return a candidate's number, estimator and net, or None where something is wrong, which its own fit will tell."""
@@ -142,6 +191,22 @@ class Candidates:
             return j, estimator, estimator._prepare(given, given_validation=validation, session_type=Lane)
         except Exception:
             return None
+
+    def _find_group(self, groups, session):
+        for group, size in groups:
+            if len(group) < size and can_share_a_population(group[0][2].session, session):
+                return group
+        return None
+
+    def _size_of_group(self, session):
+        """Return how many networks like that of a session may train together."""
+        max_memory = self._max_memory
+        if max_memory == "auto":
+            max_memory = free_memory(session.plan.device) * _SHARE_OF_MEMORY / self._n_jobs
+        try:
+            return group_size(session, max_memory)
+        except Exception:  # of a user's rule, which its own fit will meet
+            return 1
 
 
 def _take_apart(estimator, parameters):
@@ -164,10 +229,6 @@ def _can_be_trained_with_others(estimator):
     return not estimator.callbacks and not estimator.verbose and not hasattr(estimator, "_skl_callbacks")
 
 
-def _takes(group, session, max_size):
-    return len(group) < max_size and can_share_a_population(group[0][2].session, session)
-
-
 def _train_group(group):
     """Train prepared candidates in lockstep and return the number and the fitted estimator of each."""
     nets = [net for _, _, net in group]
@@ -184,29 +245,26 @@ def _train_group(group):
     return fitted
 
 
-def _equal(a, b):
-    """Whether two parameter values mean the same without a doubt: 0.0 and False are equal, and do not."""
-    if a is b:
-        return True
-    if type(a) is not type(b):
-        return False
+def _key(value):
+    """Return what parameter values have in common if they mean the same without a doubt: 0.0 and False are equal, and do not.
+
+    Where that cannot be told, the key is that of this very object.
+    """
     try:
-        if isinstance(a, dict):
-            return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
-        if isinstance(a, list | tuple):
-            return len(a) == len(b) and all(map(_equal, a, b))
-        if isinstance(a, np.random.RandomState):
-            return _equal(a.get_state(), b.get_state())
-        if isinstance(a, np.ndarray):
-            return a.dtype == b.dtype and a.shape == b.shape and bool(np.all(a == b))
-        if hasattr(a, "get_params") and not isinstance(a, type):
-            return _equal(a.get_params(deep=False), b.get_params(deep=False))
-        return bool(a == b)
+        if isinstance(value, dict):
+            content = frozenset((name, _key(item)) for name, item in value.items())
+        elif isinstance(value, list | tuple):
+            content = tuple(map(_key, value))
+        elif isinstance(value, np.random.RandomState):
+            content = _key(value.get_state())
+        elif isinstance(value, np.ndarray):
+            content = value.shape, value.dtype.str, _key(value.tolist()) if value.dtype == object else value.tobytes()
+        elif hasattr(value, "get_params") and not isinstance(value, type):
+            content = _key(value.get_params(deep=False))
+        else:
+            content = value
+        key = type(value), content
+        hash(key)
     except Exception:
-        return False
-
-
-def _hash_rows(*arrays):
-    """A key of what is in some arrays, whatever their memory looks like."""
-    plain = [np.ascontiguousarray(np.asarray(array)) if isinstance(array, np.ndarray) else array for array in arrays]
-    return joblib.hash(plain)
+        return type(value), id(value)
+    return key

@@ -9,9 +9,9 @@ from sklearn.model_selection import HalvingGridSearchCV, HalvingRandomSearchCV
 
 from skdnn._together import trained_by
 from skdnn.exceptions import InvalidParameterError
-from skdnn.model_selection._candidates import last_step
+from skdnn.model_selection._preprocessing import last_step
 from skdnn.model_selection._rungs import RungCandidates
-from skdnn.model_selection._search import MAX_GROUP, OWN_CONSTRAINTS, TrainsTogether
+from skdnn.model_selection._search import OWN_CONSTRAINTS, TrainsTogether
 
 
 class _TrainsOn(TrainsTogether):
@@ -33,24 +33,25 @@ class _TrainsOn(TrainsTogether):
         if not hasattr(self, "_call") or self.resource != _name_of_epochs(self.estimator):
             super()._run_search(evaluate_candidates, callback_ctx=callback_ctx)
             return
-        rungs = None
+        call = self._call
 
         def evaluate(parameters, cv, **kwargs):
-            nonlocal rungs
-            if rungs is None:
+            if call.candidates is None:
                 n_epochs = self._epochs_of_last_rung(len(parameters))
-                rungs = RungCandidates(self.estimator, parameters, self.resource, n_epochs, MAX_GROUP)
-                rungs.allow_runs(self.n_splits_)
-            rungs.begin_rung(parameters, self.n_resources_[-1])
-            with trained_by(rungs):
+                call.candidates = RungCandidates(
+                    self.estimator, parameters, self.resource, n_epochs, self.n_splits_, self.max_group_memory, call.memory
+                )
+            call.candidates.begin_rung(parameters, self.n_resources_[-1])
+            with trained_by(call.candidates):
                 return evaluate_candidates(parameters, cv, **kwargs)
 
         try:
             # Not by way of the processes of several jobs: what is suspended is in this one.
             super(TrainsTogether, self)._run_search(evaluate, callback_ctx=callback_ctx)
         finally:
-            if rungs is not None:
-                rungs.close()
+            call.memory.close()
+            if call.candidates is not None:
+                call.candidates.close()
 
     def _epochs_of_last_rung(self, n_candidates):
         """What the last entry of `n_resources_` is going to be."""
@@ -146,7 +147,7 @@ class VectorizedHalvingGridSearchCV(_TrainsOn, HalvingGridSearchCV):
         How much to tell.
 
     max_group_memory : int in [1, inf), or "auto", default="auto"
-        As of `VectorizedGridSearchCV`.
+        As of `VectorizedGridSearchCV`, of each fold where these are suspended.
 
     Examples
     --------
@@ -266,7 +267,7 @@ class VectorizedHalvingRandomSearchCV(_TrainsOn, HalvingRandomSearchCV):
         How much to tell.
 
     max_group_memory : int in [1, inf), or "auto", default="auto"
-        As of `VectorizedGridSearchCV`.
+        As of `VectorizedGridSearchCV`, of each fold where these are suspended.
 
     Examples
     --------

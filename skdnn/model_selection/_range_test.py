@@ -11,10 +11,8 @@ from sklearn.pipeline import Pipeline
 
 from skdnn._base import BaseMLPDeep
 from skdnn.exceptions import InvalidParameterError, warn_caller
-from skdnn.training import Lane, Session, can_share_a_population, train_in_lockstep
-
-# Networks that train together at most: beyond it a network's share of a step hardly falls.
-_MAX_GROUP = 64
+from skdnn.model_selection._preprocessing import last_step
+from skdnn.training import Lane, Session, can_share_a_population, free_memory, group_size, train_in_lockstep
 
 # Updates after which rates can be told apart; a fit that makes fewer in an epoch is given more epochs.
 _N_UPDATES = 100
@@ -141,7 +139,9 @@ def learning_rate_range_test(estimator, X, y, *, learning_rates=None, max_iter=N
     plan = replace(session.plan, max_iter=n_epochs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        curves = np.array([curve for part in _parts(rates) for curve in _train(final, plan, session, part)])
+        size = group_size(session, free_memory(plan.device) // 2)
+        parts = (rates[i : i + size] for i in range(0, len(rates), size))
+        curves = np.array([curve for part in parts for curve in _train(final, plan, session, part)])
     losses = curves[:, -1]
     if not np.isfinite(losses).any():
         warn_caller(
@@ -212,17 +212,13 @@ def _check_rates(learning_rates):
 
 def _split_pipeline(estimator):
     """Return clones of what stands before the last step, None if nothing does, and of the last step."""
-    steps = estimator.steps if isinstance(estimator, Pipeline) else [("", estimator)]
-    if not steps or not isinstance(steps[-1][1], BaseMLPDeep):
+    final = last_step(estimator)
+    if not isinstance(final, BaseMLPDeep):
         raise TypeError(
             "estimator must be an MLPDeepClassifier or MLPDeepRegressor, or a Pipeline that ends with one. "
             f"Got {estimator!r} instead."
         )
-    return (clone(estimator[:-1]) if len(steps) > 1 else None), clone(steps[-1][1])
-
-
-def _parts(rates):
-    return (rates[i : i + _MAX_GROUP] for i in range(0, len(rates), _MAX_GROUP))
+    return (clone(estimator[:-1]) if isinstance(estimator, Pipeline) and len(estimator) > 1 else None), clone(final)
 
 
 def _train(estimator, plan, session, rates):

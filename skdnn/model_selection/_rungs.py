@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import time
 
 from skdnn.model_selection._candidates import Candidates
 from skdnn.training import Lockstep
@@ -21,14 +22,15 @@ class _Group:
         self._lockstep = Lockstep([net for _, _, net in prepared])
 
     def train(self, n_epochs, keep):
-        """Go on until so many epochs are over in all, with those whose numbers are in `keep`."""
+        """Go on until so many epochs are over in all, with those whose numbers are in `keep`; return who has trained."""
         if self._lockstep.n_epochs >= n_epochs:
-            return
+            return []
         try:
             self.leave([j for j in self._prepared if j not in keep])
             self._lockstep.train(n_epochs)
         except Exception:  # techniques that have no common form, too little memory: each is then fitted alone
             self.close()
+        return list(self._prepared)
 
     def leave(self, members):
         """Go on without some of them."""
@@ -66,14 +68,18 @@ class RungCandidates(Candidates):
         The parameter of `estimator` that is the number of epochs.
     n_epochs : int
         Those of the last rung, where a schedule ends.
-    max_size : int
-        Networks that train together at most.
+    n_folds : int
+        Those that are suspended at the same time.
+    max_memory : int or "auto"
+        Bytes that networks which train together may take.
+    memory : FittedOnce
+        Of the pipeline.
     """
 
-    _smallest_group = 1
-
-    def __init__(self, estimator, parameters, resource, n_epochs, max_size):
-        super().__init__(estimator, [candidate | {resource: n_epochs} for candidate in parameters], max_size)
+    def __init__(self, estimator, parameters, resource, n_epochs, n_folds, max_memory, memory):
+        at_end = [candidate | {resource: n_epochs} for candidate in parameters]
+        super().__init__(estimator, at_end, max_memory, n_folds, trains_single=True, memory=memory)
+        self.allow_runs(n_folds)
         self._parameters, self._resource, self._n_epochs_at_end = parameters, resource, n_epochs
         self._groups, self._asked = {}, set()
 
@@ -85,6 +91,10 @@ class RungCandidates(Candidates):
         self._groups = {key: group for key, group in self._groups.items() if group in asked}
         self._asked, self._n_epochs = set(), n_epochs
         self._left = [j for j, given in enumerate(self._parameters) if any(self._is(given, left) for left in parameters)]
+        self._n_left, self._seconds, self.corrections = len(parameters), {}, {}
+
+    def __len__(self):
+        return self._n_left
 
     def _is(self, given, left):
         """Whether a candidate of a rung is the one that was given: the search copies the dict, but not its values."""
@@ -104,20 +114,25 @@ class RungCandidates(Candidates):
         asked.max_iter = self._n_epochs_at_end
         return super().take(asked, X, y, sample_weight, validation)
 
-    def _train(self, group, rows):
-        with contextlib.suppress(Exception):
-            started = _Group(group)
-            self._groups |= {(j, rows): started for j, _, _ in group}
+    def _train(self, groups, rows):
+        for prepared in groups:
+            with contextlib.suppress(Exception):  # each is then fitted alone
+                group = _Group(prepared)
+                self._groups |= {(j, rows): group for j, _, _ in prepared}
+        # They train when they are asked for; till then, each has cost the same.
+        return {j: 1 for prepared in groups for j, _, _ in prepared}
 
     def _hand_out(self, index, rows, estimator):
         key = index, rows
         if key not in self._groups or (estimator.random_state is None and key in self._asked):
             return None  # without a seed, each fit is a draw of its own
         self._asked.add(key)
-        self._groups[key].train(self._n_epochs, keep=self._left_beside(index))
-        return self._groups[key].fitted(index)
+        begin, group = time.time(), self._groups[key]
+        trained = group.train(self._n_epochs, keep=self._left_beside(index))
+        self._share(time.time() - begin, rows, dict.fromkeys(trained, 1))
+        return group.fitted(index)
 
     def _left_beside(self, index):
         """The candidates that are left and may have the rows of one with this last step."""
-        alike = [j for j in self._left if self._first[j] == index]
-        return {self._first[k] for k in self._left if any(self._have_same_rows(j, k) for j in alike)}
+        settings = {self._settings[j] for j in self._left if self._first[j] == index}
+        return {self._first[j] for j in self._left if self._settings[j] in settings}

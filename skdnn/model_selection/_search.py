@@ -1,27 +1,55 @@
 """scikit-learn's searches, with candidates that train together."""
 
 import warnings
+from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import joblib
 import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.utils import indexable
+from sklearn.utils.parallel import Parallel, delayed
 
 from skdnn._base import BaseMLPDeep
 from skdnn._together import trained_by
 from skdnn._validation import Interval, StrOptions, check_method_params, split_safely
-from skdnn.model_selection._candidates import Candidates, last_step
-
-# Networks that train together at most: beyond it a network's share of a step hardly falls.
-MAX_GROUP = 64
+from skdnn.model_selection._candidates import Candidates
+from skdnn.model_selection._preprocessing import FittedOnce, last_step, with_memory
+from skdnn.training import free_memory
 
 # Of the parameters that scikit-learn's searches do not have.
 OWN_CONSTRAINTS = {
     "max_group_memory": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
 }
+
+# Of the memory that is free, what transformed rows may take that are kept for candidates to come.
+_SHARE_OF_MEMORY = 0.25
+
+
+@dataclass
+class _Call:
+    """A call of `fit` that is under way.
+
+    Attributes
+    ----------
+    X, y, params : as `fit` was given them
+    parallel : sklearn.utils.parallel.Parallel or None
+        None where there is one job.
+    n_jobs : int
+    memory : FittedOnce
+    candidates : Candidates or None
+        Those that are evaluated.
+    """
+
+    X: Any
+    y: Any
+    params: dict
+    parallel: Parallel | None
+    n_jobs: int
+    memory: FittedOnce
+    candidates: Candidates | None = None
 
 
 class _Splits:
@@ -32,6 +60,26 @@ class _Splits:
 
     def split(self, X=None, y=None, groups=None, **params):
         return iter(self._splits)
+
+
+class _Turns:
+    """A callback of the search that tells candidates which fit is under way."""
+
+    def __init__(self, call):
+        self._call = call
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        if context.task_name == "candidate-split-evaluation":
+            self._call.candidates.turn = context.task_id
+
+    def on_fit_task_end(self, estimator, context):
+        pass
 
 
 class TrainsTogether:
@@ -48,58 +96,91 @@ class TrainsTogether:
         # What candidates have learned is here: going through them must not leave this process.
         outer, _ = joblib.parallel.get_active_backend()
         n_jobs = joblib.effective_n_jobs(self.n_jobs)
-        self._call = X, y, params, Parallel(n_jobs=self.n_jobs, backend=outer) if n_jobs > 1 else None, n_jobs
+        parallel = Parallel(n_jobs=self.n_jobs, backend=outer) if n_jobs > 1 else None
+        memory = FittedOnce(int(free_memory() * _SHARE_OF_MEMORY))
+        self._call = call = _Call(X, y, params, parallel, n_jobs, memory)
+        estimator, callbacks = self.estimator, getattr(self, "_skl_callbacks", None)
+        if callbacks is None:  # which may want to see transformers fitted
+            self.estimator = with_memory(estimator, memory)
+        self._skl_callbacks = [*(callbacks or ()), _Turns(call)]
         try:
             with joblib.parallel_config(backend="sequential"):
-                return super().fit(X, y, **params)
+                super().fit(X, y, **params)
         finally:
+            memory.close()
+            self.estimator = estimator
+            self.set_callbacks(*(callbacks or ()))
             del self._call
+        if getattr(getattr(self, "best_estimator_", None), "memory", None) is memory:
+            self.best_estimator_.memory = None
+        return self
 
     def _run_search(self, evaluate_candidates, callback_ctx=None):
         if not hasattr(self, "_call"):
             super()._run_search(evaluate_candidates, callback_ctx=callback_ctx)
             return
+        call = self._call
 
         def evaluate(candidate_params, cv=None, **kwargs):
             parameters = list(candidate_params)
-            candidates = Candidates(self.estimator, parameters, MAX_GROUP)
-            candidates.allow_runs(self.n_splits_)
-            if self._call[3] is not None:
-                cv = self._train_ahead(parameters, candidates, cv or self._checked_cv_orig)
-            with trained_by(candidates):
+            call.candidates = Candidates(self.estimator, parameters, self.max_group_memory, memory=call.memory)
+            call.candidates.allow_runs(self.n_splits_)
+            if call.parallel is not None:
+                cv = self._train_ahead(parameters, call.candidates, cv or self._checked_cv_orig)
+            with trained_by(call.candidates):
                 return evaluate_candidates(parameters, cv=cv, **kwargs)
 
         super()._run_search(evaluate, callback_ctx=callback_ctx)
+        call.memory.close()  # what is refitted is fitted to other rows
 
     def _train_ahead(self, parameters, candidates, cv):
         """Train the candidates of all folds in several processes, and return the splits that were used."""
-        X, y, params, parallel, n_jobs = self._call
-        X, y = indexable(X, y)
+        call = self._call
+        X, y = indexable(call.X, call.y)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the search has said it
-            routed = self._get_routed_params_for_fit(check_method_params(X, params=params))
+            routed = self._get_routed_params_for_fit(check_method_params(X, params=call.params))
         splits = list(cv.split(X, y, **routed.splitter.split))
-        tasks = (
-            delayed(_train_members)(self.estimator, parameters, members, X, y, train, routed.estimator.fit)
-            for train, _ in splits
-            for members in candidates.divide(n_jobs)
+        tasks = candidates.divide(call.n_jobs, len(splits))
+        work = (
+            delayed(_train_members)(
+                self.estimator,
+                [parameters[j] for j in members],
+                X,
+                y,
+                splits[fold][0],
+                routed.estimator.fit,
+                self.max_group_memory,
+                call.n_jobs,
+                call.memory.max_bytes,
+            )
+            for fold, members in tasks
         )
-        for learned in parallel(tasks):
-            candidates.add(learned)
+        for (_, members), learned in zip(tasks, call.parallel(work), strict=True):
+            candidates.add(members, *learned)
         return _Splits(splits)
 
+    def _format_results(self, candidate_params, n_splits, out, more_results=None):
+        if hasattr(self, "_call"):
+            turns = len(out) - len(self._call.candidates) * n_splits
+            for turn, seconds in self._call.candidates.corrections.items():
+                fit = out[turns + turn]
+                fit["fit_time"] = max(0.0, fit["fit_time"] + seconds)
+        return super()._format_results(candidate_params, n_splits, out, more_results)
 
-def _train_members(estimator, parameters, members, X, y, train, fit_params):
-    """Train some candidates on a fold, which differ in the last step only, and return what they have learned."""
-    candidates = Candidates(estimator, parameters, MAX_GROUP, members=members)
+
+def _train_members(estimator, parameters, X, y, train, fit_params, max_memory, n_jobs, max_bytes):
+    """Train candidates on a fold, which differ in the last step only, and return what `Candidates.add` takes over."""
+    memory = FittedOnce(max_bytes)
+    candidates = Candidates(estimator, parameters, max_memory, n_jobs=n_jobs, trains_single=True, memory=memory)
     X_train, y_train = split_safely(estimator, X, y, train)
     fit_params = check_method_params(X, params=fit_params, indices=train)
-    first = clone(estimator).set_params(**clone(parameters[members[0]], safe=False))
+    first = clone(with_memory(estimator, memory)).set_params(**clone(parameters[0], safe=False))
     with trained_by(candidates):
         try:
             first.fit(X_train, y_train, **fit_params)
         except Exception:  # the search meets it again, and does with it what it was told to
-            return {}
+            return {}, {}
     return candidates.learned()
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from skdnn.training import TrainingNet
 
 GRID = VectorizedGridSearchCV, GridSearchCV
 RANDOM = VectorizedRandomizedSearchCV, RandomizedSearchCV
+# In the traceback of an error of preprocessing: what a pipeline remembers it by is not the same.
+_FRAMES_OF_MEMORY = re.compile(r' *File ".*(joblib.memory|model_selection._preprocessing)\.py".*\n(?: {4}.*\n)+')
 TIMES = {f"{kind}_{what}_time" for kind in ("mean", "std") for what in ("fit", "score")}
 
 
@@ -58,7 +61,7 @@ def run(cls, estimator, grid, X, y, fit_params=None, **settings):
         except Exception as error:
             search = error
     # What a message shows of the search itself depends on the length of its class' name.
-    said = (str(warning.message).split(f" {cls.__name__}(")[0] for warning in caught)
+    said = (_FRAMES_OF_MEMORY.sub("", str(warning.message).split(f" {cls.__name__}(")[0]) for warning in caught)
     return search, sorted(zip((warning.category.__name__ for warning in caught), said, strict=True))
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import time
 import warnings
 
 import numpy as np
@@ -25,6 +26,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.utils import check_random_state
 from sklearn.utils.estimator_checks import check_param_validation, parametrize_with_checks
 from skorch.callbacks import EpochScoring
 
@@ -327,6 +329,19 @@ def test_candidates_have_the_fitted_attributes_of_their_own_fit():
         assert len(clf.net_.history) == clf.n_iter_
 
 
+def test_each_candidate_is_charged_with_its_own_training(monkeypatch):
+    train = Population.train
+
+    def train_slowly(population):
+        time.sleep(0.1)
+        return train(population)
+
+    monkeypatch.setattr(Population, "train", train_slowly)
+    halving, *_ = halve(make(), {"learning_rate_init": RATES}, min_resources=4)
+    assert (halving.cv_results_["mean_fit_time"] > 0.09).all()  # a quarter of four epochs
+    assert (halving.cv_results_["mean_fit_time"][1:] < 0.3).all()
+
+
 def test_several_jobs_train_in_this_process():
     one, sizes, _ = halve(make(), {"learning_rate_init": RATES})
     two, sizes_of_two, _ = halve(make(), {"learning_rate_init": RATES}, n_jobs=2)
@@ -442,7 +457,7 @@ class Noisy(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X):
-        return X + np.random.default_rng().normal(0.0, 1e-9, X.shape)
+        return X + check_random_state(None).normal(0.0, 1e-9, X.shape)
 
 
 def test_preprocessing_that_never_comes_out_the_same():

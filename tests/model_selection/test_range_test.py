@@ -166,13 +166,13 @@ def test_rates_are_sorted_and_each_taken_once(iris):
 
 
 def test_more_rates_than_a_group_holds(iris, monkeypatch):
-    from skdnn.model_selection import _range_test
+    from skdnn.training import memory
 
     X, y = iris
     clf = MLPDeepClassifier((5,), batch_size=50, random_state=0)
     rates = np.geomspace(1e-4, 1.0, 7)
     whole = learning_rate_range_test(clf, X, y, learning_rates=rates, max_iter=2)
-    monkeypatch.setattr(_range_test, "_MAX_GROUP", 3)
+    monkeypatch.setattr(memory, "MAX_GROUP", 3)
     parts = learning_rate_range_test(clf, X, y, learning_rates=rates, max_iter=2)
     np.testing.assert_allclose(parts.loss_curves, whole.loss_curves, rtol=1e-9)
 

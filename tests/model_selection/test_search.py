@@ -64,7 +64,8 @@ from skdnn.components import (
     Orthogonal,
     TorchOptimizer,
 )
-from skdnn.model_selection import VectorizedGridSearchCV, VectorizedRandomizedSearchCV, _candidates, _search
+from skdnn.model_selection import VectorizedGridSearchCV, VectorizedRandomizedSearchCV, _candidates
+from skdnn.training import memory
 
 X, _NUMBERS = load_iris(return_X_y=True)
 X = StandardScaler().fit_transform(X)
@@ -299,7 +300,7 @@ def test_every_candidate_has_the_fitted_attributes_of_its_own_fit():
 
 
 def test_groups_are_bounded_in_size(monkeypatch):
-    monkeypatch.setattr(_search, "MAX_GROUP", 2)
+    monkeypatch.setattr(memory, "MAX_GROUP", 2)
     *_, counts = compare(make(), {"learning_rate_init": [0.1, 0.05, 0.02, 0.01, 0.005]}, X, Y, cv=N_FOLDS)
     assert_trained(counts, 2, 2, 1)
 
