@@ -122,8 +122,13 @@ class Candidates:
         rows = hash_rows(X if key is None else key, y, sample_weight, *(validation or ()))
         if (index, rows) not in self._tried and self._runs_left > 0:
             self._train_together(index, rows, (X, y, sample_weight), validation)
+        fitted = self._hand_out(index, rows, estimator)
         if self.turn is not None:
             self._charge(self._seconds.pop((index, rows), 0.0))
+        return fitted
+
+    def _hand_out(self, index, rows, estimator):
+        """Return what an estimator asks for, where it has been trained, or None."""
         if estimator.random_state is None and not self._trains_single:  # each fit is a draw of its own
             return self._learned.pop((index, rows), None)
         return self._learned.get((index, rows))
@@ -160,11 +165,21 @@ class Candidates:
                 group.append(prepared)
         groups = [group for group, _ in groups if len(group) > 1 or self._trains_single]
         self._runs_left -= bool(groups)
-        fitted = [trained for group in groups for trained in _train_group(group)]
-        self._learned |= {(j, rows): estimator for j, estimator in fitted}
-        if fitted:
-            seconds, n_epochs = time.time() - begin, sum(estimator.n_iter_ for _, estimator in fitted)
-            self._seconds |= {(j, rows): seconds * estimator.n_iter_ / n_epochs for j, estimator in fitted}
+        n_epochs = self._train(groups, rows)
+        self._share(time.time() - begin, rows, n_epochs)
+
+    def _train(self, groups, rows):
+        """Train groups of prepared candidates, keep what they learn, and return the epochs of each, by which time is shared."""
+        fitted = dict(trained for group in groups for trained in _train_group(group))
+        self._learned |= {(j, rows): estimator for j, estimator in fitted.items()}
+        return {j: estimator.n_iter_ for j, estimator in fitted.items()}
+
+    def _share(self, seconds, rows, n_epochs):
+        """Charge each candidate with its part of some seconds when it is fitted, and not the one whose turn it is."""
+        if n_epochs:
+            total = sum(n_epochs.values())
+            for j, n in n_epochs.items():
+                self._seconds[j, rows] = self._seconds.get((j, rows), 0.0) + seconds * n / total
             if self.turn is not None:
                 self._charge(-seconds)
 

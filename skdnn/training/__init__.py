@@ -1,10 +1,11 @@
 """The harness: epochs, validation, stopping, schedules and callbacks around the engine, on skorch."""
 
+from skdnn.training.lockstep import Lockstep, train_in_lockstep
 from skdnn.training.memory import MAX_GROUP, free_memory, group_size
 from skdnn.training.net import TrainingNet
 from skdnn.training.plan import Outcome, Seeds, TrainingData, TrainingPlan
 from skdnn.training.policy import compute_policy
-from skdnn.training.population import Lane, can_share_a_population, train_in_lockstep
+from skdnn.training.population import Lane, can_share_a_population
 from skdnn.training.progress import EpochListener
 from skdnn.training.run import TrainingRun
 from skdnn.training.session import Session
@@ -13,6 +14,7 @@ __all__ = [
     "MAX_GROUP",
     "EpochListener",
     "Lane",
+    "Lockstep",
     "Outcome",
     "Seeds",
     "Session",

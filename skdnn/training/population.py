@@ -6,7 +6,6 @@ import torch
 
 from skdnn.components.optimizers import TorchOptimizer
 from skdnn.engine import Network, Trainer, Update
-from skdnn.training.policy import compute_policy
 from skdnn.training.session import Session
 
 
@@ -176,45 +175,3 @@ class Population:
         for k, lane in enumerate(self._lanes):
             lane.join(self, k)
         self._make_trainer()
-
-
-def train_in_lockstep(nets):
-    """Train nets together, each as it would be trained alone.
-
-    Parameters
-    ----------
-    nets : list of TrainingRun
-        Without callbacks, over lanes that can share a population.
-
-    Returns
-    -------
-    trained : list of TrainingRun
-        Those that did not raise an error.
-    """
-    plan = nets[0].session.plan
-    lanes = [net.session for net in nets]
-    population = Population(lanes)
-    running = {lane: net.epochs() for lane, net in zip(lanes, nets, strict=True)}
-    work, failed = plan.network.n_products * plan.batch_size * len(nets), []
-    try:
-        with compute_policy(work, plan.dtype, plan.device):
-            while running:
-                over = []
-                for lane, epochs in running.items():
-                    try:
-                        next(epochs)
-                    except StopIteration:
-                        over.append(lane)
-                    except Exception:  # of one fit, which must not end the others
-                        over.append(lane)
-                        failed.append(lane)
-                for lane in over:
-                    del running[lane]
-                if over:
-                    population.leave(over)
-                if running:
-                    population.train()
-    finally:
-        for epochs in running.values():
-            epochs.close()
-    return [net for lane, net in zip(lanes, nets, strict=True) if lane not in failed]
