@@ -4,7 +4,6 @@ import warnings
 from numbers import Integral
 
 import joblib
-from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.utils import indexable
@@ -13,6 +12,7 @@ from skdnn._base import BaseMLPDeep
 from skdnn._together import trained_by
 from skdnn._validation import check_method_params, split_safely
 from skdnn.model_selection._candidates import Candidates, last_step
+from skdnn.model_selection._jobs import run_jobs
 
 # Networks that train together at most: beyond it a network's share of a step hardly falls.
 _MAX_GROUP = 64
@@ -42,7 +42,7 @@ class _TrainsTogether:
         # What candidates have learned is here: going through them must not leave this process.
         outer, _ = joblib.parallel.get_active_backend()
         n_jobs = joblib.effective_n_jobs(self.n_jobs)
-        self._call = X, y, params, Parallel(n_jobs=self.n_jobs, backend=outer) if n_jobs > 1 else None, n_jobs
+        self._call = X, y, params, outer, n_jobs
         try:
             with joblib.parallel_config(backend="sequential"):
                 return super().fit(X, y, **params)
@@ -58,7 +58,7 @@ class _TrainsTogether:
             parameters = list(candidate_params)
             candidates = Candidates(self.estimator, parameters, _MAX_GROUP)
             candidates.allow_runs(self.n_splits_)
-            if self._call[3] is not None:
+            if self._call[-1] > 1:
                 cv = self._train_ahead(parameters, candidates, cv or self._checked_cv_orig)
             with trained_by(candidates):
                 return evaluate_candidates(parameters, cv=cv, **kwargs)
@@ -67,33 +67,31 @@ class _TrainsTogether:
 
     def _train_ahead(self, parameters, candidates, cv):
         """Train the candidates of all folds in several processes, and return the splits that were used."""
-        X, y, params, parallel, n_jobs = self._call
+        X, y, params, backend, n_jobs = self._call
         X, y = indexable(X, y)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the search has said it
             routed = self._get_routed_params_for_fit(check_method_params(X, params=params))
         splits = list(cv.split(X, y, **routed.splitter.split))
-        tasks = (
-            delayed(_train_members)(self.estimator, parameters, members, X, y, train, routed.estimator.fit)
-            for train, _ in splits
-            for members in candidates.divide(n_jobs)
-        )
-        for learned in parallel(tasks):
+        shared = [(self.estimator, parameters, X, y, routed.estimator.fit), *(train for train, _ in splits)]
+        calls = [((0, 1 + i), (members,)) for i in range(len(splits)) for members in candidates.divide(n_jobs)]
+        for learned in run_jobs(_train_members, shared, calls, backend, n_jobs):
             candidates.add(learned)
         return _Splits(splits)
 
 
-def _train_members(estimator, parameters, members, X, y, train, fit_params):
+def _train_members(search, train, members):
     """Train some candidates on a fold, which differ in the last step only, and return what they have learned."""
-    candidates = Candidates(estimator, parameters, _MAX_GROUP, members=members)
-    X_train, y_train = split_safely(estimator, X, y, train)
-    fit_params = check_method_params(X, params=fit_params, indices=train)
-    first = clone(estimator).set_params(**clone(parameters[members[0]], safe=False))
-    with trained_by(candidates):
-        try:
+    try:
+        estimator, parameters, X, y, fit_params = search
+        candidates = Candidates(estimator, parameters, _MAX_GROUP, members=members)
+        X_train, y_train = split_safely(estimator, X, y, train)
+        fit_params = check_method_params(X, params=fit_params, indices=train)
+        first = clone(estimator).set_params(**clone(parameters[members[0]], safe=False))
+        with trained_by(candidates):
             first.fit(X_train, y_train, **fit_params)
-        except Exception:  # the search meets it again, and does with it what it was told to
-            return {}
+    except Exception:  # the search meets it again, and does with it what it was told to
+        return {}
     return candidates.learned()
 
 

@@ -1,0 +1,69 @@
+"""Calls in other processes and on other machines, which may be lost there.
+
+joblib runs them on whatever `joblib.parallel_config` names. A process that ends, or a worker of a cluster that is gone, takes
+with it what it was computing and the only copy of data that others wait for; what is lost is then called again.
+"""
+
+import joblib
+from joblib import Parallel, delayed
+
+from skdnn.exceptions import warn_caller
+
+# Attempts in a row that bring nothing at all, after which the cluster, or what it is to compute, is taken to be at fault.
+_MAX_FAILURES = 3
+
+
+def run_jobs(function, shared, calls, backend, n_jobs):
+    """Yield what calls of a function return, in the order in which they end.
+
+    Parameters
+    ----------
+    function : callable
+        It should catch its own exceptions: what is raised is taken for a failure of the backend.
+    shared : list
+        What several calls take. A Dask cluster is sent each once, and its workers copy it from one another.
+    calls : list of (tuple of int, tuple)
+        The arguments of each: numbers of those that are shared, and the others, which come after them.
+    backend : joblib.parallel.ParallelBackendBase
+    n_jobs : int
+
+    Raises
+    ------
+    Exception
+        What the backend raised, after several attempts in a row without a result.
+    """
+    return_as = "generator_unordered" if backend.supports_return_generator else "list"
+    parallel = Parallel(n_jobs=n_jobs, backend=backend, return_as=return_as)
+    remaining, n_failures = dict(enumerate(calls)), 0
+    while remaining:
+        try:
+            sent = _send(shared, backend)
+            tasks = [
+                delayed(_call)(i, function, [sent[number] for number in numbers], arguments)
+                for i, (numbers, arguments) in remaining.items()
+            ]
+            for i, result in parallel(tasks):
+                del remaining[i]
+                n_failures = 0
+                yield result
+        except Exception as error:
+            n_failures += 1
+            if n_failures == _MAX_FAILURES:
+                raise
+            warn_caller(
+                f"{type(backend).__name__} has lost {len(remaining)} of {len(calls)} tasks, which are run again: {error!r}",
+                RuntimeWarning,
+            )
+
+
+def _send(shared, backend):
+    """Return what stands for shared arguments in calls."""
+    if isinstance(backend, joblib.parallel.BACKENDS.get("dask", ())):
+        # Not left to joblib, which would wait for ever if a worker ended while it was sent something. Keys are new each time:
+        # those of lost data are not to come back.
+        return backend.client.scatter(shared, hash=False)
+    return shared
+
+
+def _call(number, function, shared, arguments):
+    return number, function(*shared, *arguments)
