@@ -4,13 +4,17 @@ joblib runs them on whatever `joblib.parallel_config` names. A process that ends
 with it what it was computing and the only copy of data that others wait for; what is lost is then called again.
 """
 
+import time
+from pickle import PicklingError
+
 import joblib
 from joblib import Parallel, delayed
 
 from skdnn.exceptions import warn_caller
 
-# Attempts in a row that bring nothing at all, after which the cluster, or what it is to compute, is taken to be at fault.
-_MAX_FAILURES = 3
+# Seconds before the attempts that follow one which has failed. When all have failed without a single result between them, the
+# cluster, or what it is to compute, is taken to be at fault. Workers are started anew in a few seconds.
+_PAUSES = (0.5, 2.0, 5.0)
 
 
 def run_jobs(function, shared, calls, backend, n_jobs):
@@ -46,14 +50,17 @@ def run_jobs(function, shared, calls, backend, n_jobs):
                 del remaining[i]
                 n_failures = 0
                 yield result
+        except PicklingError:  # what cannot be sent cannot be sent later
+            raise
         except Exception as error:
-            n_failures += 1
-            if n_failures == _MAX_FAILURES:
+            if n_failures == len(_PAUSES):
                 raise
             warn_caller(
                 f"{type(backend).__name__} has lost {len(remaining)} of {len(calls)} tasks, which are run again: {error!r}",
                 RuntimeWarning,
             )
+            time.sleep(_PAUSES[n_failures])
+            n_failures += 1
 
 
 def _send(shared, backend):
