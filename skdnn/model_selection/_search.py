@@ -10,12 +10,12 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.utils import indexable
-from sklearn.utils.parallel import Parallel, delayed
 
 from skdnn._base import BaseMLPDeep
 from skdnn._together import trained_by
 from skdnn._validation import Interval, StrOptions, check_method_params, split_safely
 from skdnn.model_selection._candidates import Candidates
+from skdnn.model_selection._jobs import run_jobs
 from skdnn.model_selection._preprocessing import FittedOnce, last_step, with_memory
 from skdnn.training import free_memory
 
@@ -35,8 +35,8 @@ class _Call:
     Attributes
     ----------
     X, y, params : as `fit` was given them
-    parallel : sklearn.utils.parallel.Parallel or None
-        None where there is one job.
+    backend : joblib.parallel.ParallelBackendBase
+        That several jobs run on.
     n_jobs : int
     memory : FittedOnce
     estimator : estimator
@@ -48,11 +48,37 @@ class _Call:
     X: Any
     y: Any
     params: dict
-    parallel: Parallel | None
+    backend: Any
     n_jobs: int
     memory: FittedOnce
     estimator: Any
     candidates: Candidates | None = None
+
+
+@dataclass
+class _Search:
+    """What all jobs of a search are given.
+
+    Attributes
+    ----------
+    estimator : estimator
+    X, y : as `fit` was given them
+    fit_params : dict
+        Of the estimator's `fit`.
+    max_memory : int or "auto"
+        Bytes for groups; see `Candidates`.
+    n_jobs : int
+    max_bytes : int
+        For transformed rows that are kept.
+    """
+
+    estimator: Any
+    X: Any
+    y: Any
+    fit_params: dict
+    max_memory: Any
+    n_jobs: int
+    max_bytes: int
 
 
 class _Splits:
@@ -99,9 +125,8 @@ class TrainsTogether:
         # What candidates have learned is here: going through them must not leave this process.
         outer, _ = joblib.parallel.get_active_backend()
         n_jobs = joblib.effective_n_jobs(self.n_jobs)
-        parallel = Parallel(n_jobs=self.n_jobs, backend=outer) if n_jobs > 1 else None
         memory = FittedOnce(int(free_memory() * _SHARE_OF_MEMORY))
-        self._call = call = _Call(X, y, params, parallel, n_jobs, memory, self.estimator)
+        self._call = call = _Call(X, y, params, outer, n_jobs, memory, self.estimator)
         callbacks = getattr(self, "_skl_callbacks", None)
         if callbacks is None:  # which may want to see transformers fitted
             self.estimator = with_memory(call.estimator, memory)
@@ -128,7 +153,7 @@ class TrainsTogether:
             parameters = list(candidate_params)
             call.candidates = Candidates(self.estimator, parameters, self.max_group_memory, memory=call.memory)
             call.candidates.allow_runs(self.n_splits_)
-            if call.parallel is not None:
+            if call.n_jobs > 1:
                 cv = self._train_ahead(parameters, call.candidates, cv or self._checked_cv_orig)
             with trained_by(call.candidates):
                 return evaluate_candidates(parameters, cv=cv, **kwargs)
@@ -145,22 +170,11 @@ class TrainsTogether:
             routed = self._get_routed_params_for_fit(check_method_params(X, params=call.params))
         splits = list(cv.split(X, y, **routed.splitter.split))
         tasks = candidates.divide(call.n_jobs, len(splits))
-        work = (
-            delayed(_train_members)(
-                call.estimator,
-                [parameters[j] for j in members],
-                X,
-                y,
-                splits[fold][0],
-                routed.estimator.fit,
-                self.max_group_memory,
-                call.n_jobs,
-                call.memory.max_bytes,
-            )
-            for fold, members in tasks
-        )
-        for (_, members), learned in zip(tasks, call.parallel(work), strict=True):
-            candidates.add(members, *learned)
+        search = _Search(call.estimator, X, y, routed.estimator.fit, self.max_group_memory, call.n_jobs, call.memory.max_bytes)
+        shared = [search, *(train for train, _ in splits)]
+        calls = [((0, 1 + fold), ([parameters[j] for j in members],)) for fold, members in tasks]
+        for i, learned in run_jobs(_train_members, shared, calls, call.backend, call.n_jobs):
+            candidates.add(tasks[i][1], *learned)
         return _Splits(splits)
 
     def _format_results(self, candidate_params, n_splits, out, more_results=None):
@@ -172,18 +186,22 @@ class TrainsTogether:
         return super()._format_results(candidate_params, n_splits, out, more_results)
 
 
-def _train_members(estimator, parameters, X, y, train, fit_params, max_memory, n_jobs, max_bytes):
+def _train_members(search, train, parameters):
     """Train candidates on a fold, which differ in the last step only, and return what `Candidates.add` takes over."""
-    memory = FittedOnce(max_bytes)
-    candidates = Candidates(estimator, parameters, max_memory, n_jobs=n_jobs, trains_single=True, memory=memory)
-    X_train, y_train = split_safely(estimator, X, y, train)
-    fit_params = check_method_params(X, params=fit_params, indices=train)
-    first = clone(with_memory(estimator, memory)).set_params(**clone(parameters[0], safe=False))
-    with trained_by(candidates):
-        try:
-            first.fit(X_train, y_train, **fit_params)
+    memory = FittedOnce(search.max_bytes)
+    candidates = Candidates(
+        search.estimator, parameters, search.max_memory, n_jobs=search.n_jobs, trains_single=True, memory=memory
+    )
+    X, y = split_safely(search.estimator, search.X, search.y, train)
+    fit_params = check_method_params(search.X, params=search.fit_params, indices=train)
+    for candidate in parameters:
+        try:  # the first that is sound has all trained
+            first = clone(with_memory(search.estimator, memory)).set_params(**clone(candidate, safe=False))
+            with trained_by(candidates):
+                first.fit(X, y, **fit_params)
+            break
         except Exception:  # the search meets it again, and does with it what it was told to
-            return {}, {}
+            continue
     return candidates.learned()
 
 

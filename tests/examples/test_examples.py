@@ -1,6 +1,7 @@
 """The examples run from end to end with small arguments, and write what they promise."""
 
 import csv
+import functools
 import importlib
 import io
 import pickle
@@ -167,6 +168,42 @@ def test_chapter_targets_and_figures_belong_to_epochs_that_are_run(chapter):
 def test_chapter_stops_without_mnist(chapter, no_mnist, capsys):
     assert chapter.main([]) == 2
     assert "MNIST was not found" in capsys.readouterr().err
+
+
+@pytest.fixture
+def on_dask(_examples_on_path):
+    pytest.importorskip("distributed")
+    return importlib.import_module("search_on_dask")
+
+
+def test_dask_searches_on_workers_of_its_own(on_dask, monkeypatch, capsys):
+    # The workers of the example are processes, which take seconds to start; the searches' own tests have such.
+    cluster = functools.partial(on_dask.LocalCluster, processes=False)
+    monkeypatch.setattr(on_dask, "LocalCluster", cluster)
+    monkeypatch.setattr(on_dask, "GRID", {"mlp__dropout": [0.0, 0.2], "mlp__learning_rate_init": [1e-6, 0.1]})
+    assert on_dask.main(["--folds", "2", "--max-iter", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "8 fits on 2 workers" in printed
+    assert "mlp__learning_rate_init = 0.1" in printed
+
+
+def test_dask_searches_on_the_workers_of_a_scheduler(on_dask, monkeypatch):
+    searches = []
+    monkeypatch.setattr(on_dask, "search", lambda *options: searches.append(options) or on_dask.sys.exit("searched"))
+    with on_dask.LocalCluster(n_workers=1, processes=False, dashboard_address=":0", protocol="tcp") as cluster:
+        with pytest.raises(SystemExit, match="searched"):
+            on_dask.main([cluster.scheduler_address])
+        assert len(cluster.scheduler.workers) == 1  # and they live on
+    assert searches == [(20, 3)]
+
+
+def test_dask_ends_quietly_when_interrupted(on_dask, monkeypatch, capsys):
+    def interrupt(address):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(on_dask, "connect", interrupt)
+    assert on_dask.main([]) == 130
+    assert "Interrupted" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("script", ["compare_techniques.py", "chapter_mnist.py"])
