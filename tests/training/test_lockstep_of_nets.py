@@ -5,7 +5,7 @@ import torch
 from test_population import accuracy, assert_same_history, assert_same_outcome, make_data, make_net, make_plan, state_of
 
 from skdnn.components import Adam, BatchNorm
-from skdnn.training import Lockstep, Session, TrainingNet, train_in_lockstep
+from skdnn.training import Lockstep, Session, TrainingRun, train_in_lockstep
 
 
 def make_plans(**changes):
@@ -59,7 +59,7 @@ def test_a_net_as_if_over_that_has_gone_astray_has_its_initial_weights(monkeypat
     initial = state_of(network).clone()
     together = Lockstep([net])
     together.train(2)
-    monkeypatch.setattr(TrainingNet, "_has_gone_astray", lambda net, plan: True)
+    monkeypatch.setattr(TrainingRun, "_has_gone_astray", lambda net, plan: True)
     monkeypatch.setattr(Session, "predicts", lambda session: False)
     over, session = net.as_if_over()
     assert (over.outcome_.reason, over.outcome_.best_epoch) == ("diverged", 0)
