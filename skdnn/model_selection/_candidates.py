@@ -1,11 +1,15 @@
 """The candidates of a search, trained in lockstep for each fold and preprocessing."""
 
+from functools import partial
+from numbers import Integral
+
 import joblib
 import numpy as np
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from skdnn._base import BaseMLPDeep
+from skdnn.model_selection._progress import Progress
 from skdnn.training import Lane, can_share_a_population, train_in_lockstep
 
 
@@ -31,12 +35,16 @@ class Candidates:
     members : list of int, default=None
         Numbers of the candidates to train, which have the same preprocessing; by default all that have that of the one that
         is fitted.
+    kept : KeptGroups, default=None
+        Where what they learn is kept, and may be already.
     """
 
-    def __init__(self, estimator, parameters, max_size, members=None):
+    def __init__(self, estimator, parameters, max_size, members=None, kept=None):
         self._max_size = max_size
+        self._kept, self._progress = kept, Progress()
         self._runs_left = np.inf
         self._members = members
+        self._base = last_step(estimator)
         self._final, self._others = [], []
         for candidate in parameters:
             final, others = _take_apart(estimator, candidate)
@@ -65,6 +73,20 @@ class Candidates:
         """
         self._runs_left = n_folds * len(self.divide(1))
 
+    def report_to(self, progress):
+        """Tell of epochs and fits."""
+        self._progress = progress
+
+    def n_epochs(self, members=None):
+        """Return the number of epochs on one fold, at most, of some candidates, by default all."""
+        given = self._final if members is None else [self._final[j] for j in members]
+        numbers = [(self._base if final is None else final).max_iter for final in given]
+        return sum(number for number in numbers if isinstance(number, Integral))
+
+    def estimators(self):
+        """Return those that can be trained together, each once."""
+        return [self._final[j] for j in sorted(set(self._first) - {None})]
+
     def learned(self):
         """Return what was trained, for `add`."""
         return self._learned
@@ -76,6 +98,11 @@ class Candidates:
 
     def take(self, estimator, X, y, sample_weight, validation):
         """Return the fitted estimator of a candidate, and train all that can be trained with it if it is the first."""
+        fitted = self._find(estimator, X, y, sample_weight, validation)
+        self._progress.fit_begins(estimator.max_iter if fitted is None else 0)
+        return fitted
+
+    def _find(self, estimator, X, y, sample_weight, validation):
         index = self._index_of(estimator)
         if index is None:
             return None
@@ -117,11 +144,20 @@ class Candidates:
             else:
                 session.share_data(group[0][2].session)
                 group.append(prepared)
-        # One alone is fitted by whoever asked for it, but where that is in another process.
-        groups = [group for group in groups if len(group) > 1 or self._members]
+        # One alone is fitted by whoever asked for it, but where that is in another process, or it is to be kept.
+        groups = [group for group in groups if len(group) > 1 or self._members or self._kept]
         self._runs_left -= bool(groups)
         for group in groups:
-            self._learned |= {(j, rows): fitted for j, fitted in _train_group(group)}
+            self._learned |= {(j, rows): fitted for j, fitted in self._learn(group, rows)}
+
+    def _learn(self, group, rows):
+        """Return the numbers and fitted estimators of a group, from where they are kept or by training."""
+        note = self._progress.follow([net.session for *_, net in group])
+        train = partial(_train_group, on_epoch=note)
+        fitted = train(group) if self._kept is None else self._kept.complete(group, rows, train)
+        if fitted:
+            note(())
+        return fitted
 
     def _prepare(self, j, given, validation):
         """Return a candidate's number, estimator and net, or None where something is wrong, which its own fit will tell."""
@@ -157,12 +193,12 @@ def _takes(group, session, max_size):
     return len(group) < max_size and can_share_a_population(group[0][2].session, session)
 
 
-def _train_group(group):
+def _train_group(group, on_epoch=None):
     """Train prepared candidates in lockstep and return the number and the fitted estimator of each."""
     nets = [net for _, _, net in group]
     sessions = [net.session for net in nets]
     try:
-        trained = train_in_lockstep(nets)
+        trained = train_in_lockstep(nets, on_epoch)
     except Exception:  # techniques that have no common form, too little memory: each is then fitted alone
         return []
     fitted = []

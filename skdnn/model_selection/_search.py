@@ -1,11 +1,12 @@
 """scikit-learn's searches, with candidates that train together."""
 
+import os
 import warnings
 from numbers import Integral
 
 import joblib
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import delayed
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.utils import indexable
@@ -13,7 +14,10 @@ from sklearn.utils import indexable
 from skdnn._base import BaseMLPDeep
 from skdnn._together import trained_by
 from skdnn._validation import Interval, StrOptions, check_method_params, split_safely
+from skdnn.exceptions import InvalidParameterError
 from skdnn.model_selection._candidates import Candidates, last_step
+from skdnn.model_selection._kept_groups import KeptGroups
+from skdnn.model_selection._progress import Progress, ProgressBar, Tasks
 
 # Networks that train together at most: beyond it a network's share of a step hardly falls.
 _MAX_GROUP = 64
@@ -21,6 +25,8 @@ _MAX_GROUP = 64
 # Of the parameters that scikit-learn's searches do not have.
 _OWN_CONSTRAINTS = {
     "max_group_memory": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "resume_from": [None, str, os.PathLike],
+    "progress": ["boolean"],
 }
 
 
@@ -48,7 +54,7 @@ class _TrainsTogether:
         # What candidates have learned is here: going through them must not leave this process.
         outer, _ = joblib.parallel.get_active_backend()
         n_jobs = joblib.effective_n_jobs(self.n_jobs)
-        self._call = X, y, params, Parallel(n_jobs=self.n_jobs, backend=outer) if n_jobs > 1 else None, n_jobs
+        self._call = X, y, params, Tasks(n_jobs=self.n_jobs, backend=outer) if n_jobs > 1 else None, n_jobs
         try:
             with joblib.parallel_config(backend="sequential"):
                 return super().fit(X, y, **params)
@@ -57,21 +63,32 @@ class _TrainsTogether:
 
     def _run_search(self, evaluate_candidates, callback_ctx=None):
         if not hasattr(self, "_call"):
+            if self.resume_from is not None:
+                raise InvalidParameterError(
+                    "resume_from keeps what estimators of skdnn learn, alone or as the last step of a pipeline. The estimator "
+                    f"is {self.estimator!r}; set resume_from=None."
+                )
             super()._run_search(evaluate_candidates, callback_ctx=callback_ctx)
             return
 
+        kept = None if self.resume_from is None else KeptGroups(self.resume_from)
+
         def evaluate(candidate_params, cv=None, **kwargs):
             parameters = list(candidate_params)
-            candidates = Candidates(self.estimator, parameters, _MAX_GROUP)
+            candidates = Candidates(self.estimator, parameters, _MAX_GROUP, kept=kept)
             candidates.allow_runs(self.n_splits_)
-            if self._call[3] is not None:
-                cv = self._train_ahead(parameters, candidates, cv or self._checked_cv_orig)
-            with trained_by(candidates):
-                return evaluate_candidates(parameters, cv=cv, **kwargs)
+            if kept is not None:
+                kept.check(candidates.estimators())
+            with ProgressBar(self.n_splits_ * candidates.n_epochs()) if self.progress else Progress() as progress:
+                candidates.report_to(progress)
+                if self._call[3] is not None:
+                    cv = self._train_ahead(parameters, candidates, cv or self._checked_cv_orig, kept, progress)
+                with trained_by(candidates):
+                    return evaluate_candidates(parameters, cv=cv, **kwargs)
 
         super()._run_search(evaluate, callback_ctx=callback_ctx)
 
-    def _train_ahead(self, parameters, candidates, cv):
+    def _train_ahead(self, parameters, candidates, cv, kept, progress):
         """Train the candidates of all folds in several processes, and return the splits that were used."""
         X, y, params, parallel, n_jobs = self._call
         X, y = indexable(X, y)
@@ -79,19 +96,22 @@ class _TrainsTogether:
             warnings.simplefilter("ignore")  # the search has said it
             routed = self._get_routed_params_for_fit(check_method_params(X, params=params))
         splits = list(cv.split(X, y, **routed.splitter.split))
+        parts = candidates.divide(n_jobs)
         tasks = (
-            delayed(_train_members)(self.estimator, parameters, members, X, y, train, routed.estimator.fit)
+            delayed(_train_members)(self.estimator, parameters, members, X, y, train, routed.estimator.fit, kept)
             for train, _ in splits
-            for members in candidates.divide(n_jobs)
+            for members in parts
         )
+        n_epochs = len(splits) * sum(map(candidates.n_epochs, parts))
+        parallel.on_task = progress.follow_tasks(len(splits) * len(parts), n_epochs)
         for learned in parallel(tasks):
             candidates.add(learned)
         return _Splits(splits)
 
 
-def _train_members(estimator, parameters, members, X, y, train, fit_params):
+def _train_members(estimator, parameters, members, X, y, train, fit_params, kept):
     """Train some candidates on a fold, which differ in the last step only, and return what they have learned."""
-    candidates = Candidates(estimator, parameters, _MAX_GROUP, members=members)
+    candidates = Candidates(estimator, parameters, _MAX_GROUP, members=members, kept=kept)
     X_train, y_train = split_safely(estimator, X, y, train)
     fit_params = check_method_params(X, params=fit_params, indices=train)
     first = clone(estimator).set_params(**clone(parameters[members[0]], safe=False))
@@ -106,7 +126,7 @@ def _train_members(estimator, parameters, members, X, y, train, fit_params):
 class VectorizedGridSearchCV(_TrainsTogether, GridSearchCV):
     """`GridSearchCV` that trains candidates in lockstep.
 
-    Parameters but the last, attributes and results are those of `sklearn.model_selection.GridSearchCV`. Candidates of an
+    Parameters but the last three, attributes and results are those of `sklearn.model_selection.GridSearchCV`. Candidates of an
     estimator of skdnn, alone or as the last step of a pipeline, that have the same layers, batches and class of optimizer train
     together on each fold; others are fitted one by one. Times in `cv_results_` are those of a group at its first candidate.
 
@@ -146,6 +166,19 @@ class VectorizedGridSearchCV(_TrainsTogether, GridSearchCV):
         Bytes of memory, or of the GPU's, that networks which train together may take; more candidates than that make several
         groups. By default half of what is free, divided among the jobs. Results do not depend on it.
 
+    resume_from : str, PathLike or None, default=None
+        A folder, made where it is not there, in which each group of candidates is kept once it has been trained on a fold: as
+        JSON, with the candidates' parameters and their epochs' losses, and as safetensors. A search that finds what it needs
+        there goes on with the rest. So after an interrupt, or when the process was killed, the same search with the same folder
+        ends with the results that it would have had. Of other software versions, other rows or other parameters nothing is
+        taken. Nothing is kept of candidates whose fits are draws of their own (``random_state=None``), or that are fitted alone
+        because they have callbacks or are verbose. Of functions of your own their code is compared, but not that of what they
+        call: take another folder when you change that.
+
+    progress : bool, default=False
+        Whether to show a bar over the epochs of all candidates on all folds, with the time that is left. With several jobs it
+        moves when one is done.
+
     Examples
     --------
     >>> from sklearn.datasets import load_iris
@@ -174,6 +207,8 @@ class VectorizedGridSearchCV(_TrainsTogether, GridSearchCV):
         error_score=np.nan,
         return_train_score=False,
         max_group_memory="auto",
+        resume_from=None,
+        progress=False,
     ):
         super().__init__(
             estimator,
@@ -188,12 +223,14 @@ class VectorizedGridSearchCV(_TrainsTogether, GridSearchCV):
             return_train_score=return_train_score,
         )
         self.max_group_memory = max_group_memory
+        self.resume_from = resume_from
+        self.progress = progress
 
 
 class VectorizedRandomizedSearchCV(_TrainsTogether, RandomizedSearchCV):
     """`RandomizedSearchCV` that trains candidates in lockstep; see `VectorizedGridSearchCV`.
 
-    Parameters but the last, attributes and results are those of `sklearn.model_selection.RandomizedSearchCV`.
+    Parameters but the last three, attributes and results are those of `sklearn.model_selection.RandomizedSearchCV`.
 
     Parameters
     ----------
@@ -236,6 +273,12 @@ class VectorizedRandomizedSearchCV(_TrainsTogether, RandomizedSearchCV):
     max_group_memory : int in [1, inf), or "auto", default="auto"
         As of `VectorizedGridSearchCV`.
 
+    resume_from : str, PathLike or None, default=None
+        As of `VectorizedGridSearchCV`.
+
+    progress : bool, default=False
+        As of `VectorizedGridSearchCV`.
+
     Examples
     --------
     >>> from scipy.stats import loguniform
@@ -268,6 +311,8 @@ class VectorizedRandomizedSearchCV(_TrainsTogether, RandomizedSearchCV):
         error_score=np.nan,
         return_train_score=False,
         max_group_memory="auto",
+        resume_from=None,
+        progress=False,
     ):
         super().__init__(
             estimator,
@@ -284,3 +329,5 @@ class VectorizedRandomizedSearchCV(_TrainsTogether, RandomizedSearchCV):
             return_train_score=return_train_score,
         )
         self.max_group_memory = max_group_memory
+        self.resume_from = resume_from
+        self.progress = progress

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from skorch.history import History
 
 from skdnn.components import Moment
 from skdnn.engine import Network, Trainer, Update, split_into_batches
@@ -286,6 +287,23 @@ class TrainingNet(LiveNet):
         if interrupt is not None:
             raise interrupt
         self._warn(plan)
+
+    def take_over(self, snapshot, history, outcome):
+        """End as a net of an equal session has ended, warnings included, without training.
+
+        Parameters
+        ----------
+        snapshot : tuple of Tensor
+            Parameters and statistics that it has left.
+        history : list of dict
+        outcome : Outcome
+        """
+        session, self.history = self.session, History(history)
+        self.initialize()
+        session.network.restore(snapshot)
+        self.n_epochs_, self.outcome_ = outcome.n_epochs, outcome
+        self.session = session.data = None
+        self._warn(session.plan)
 
     def _end_training(self, session, initial, data):
         """Tell callbacks that training is over; they may put other weights into the network."""

@@ -178,13 +178,15 @@ class Population:
         self._make_trainer()
 
 
-def train_in_lockstep(nets):
+def train_in_lockstep(nets, on_epoch=None):
     """Train nets together, each as it would be trained alone.
 
     Parameters
     ----------
     nets : list of TrainingNet
         Without callbacks, over lanes that can share a population.
+    on_epoch : callable, default=None
+        Given the lanes that are still in training, before each epoch and at the end.
 
     Returns
     -------
@@ -212,6 +214,8 @@ def train_in_lockstep(nets):
                     del running[lane]
                 if over:
                     population.leave(over)
+                if on_epoch is not None:
+                    on_epoch(running.keys())
                 if running:
                     population.train()
     finally:
