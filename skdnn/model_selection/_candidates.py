@@ -147,14 +147,16 @@ class Candidates:
         # One alone is fitted by whoever asked for it, but where that is in another process, or it is to be kept.
         groups = [group for group in groups if len(group) > 1 or self._members or self._kept]
         self._runs_left -= bool(groups)
+        # By content, however `rows` may come about: it is compared with that of other processes.
+        content = None if self._kept is None else _hash_rows(*given, *(validation or ()))
         for group in groups:
-            self._learned |= {(j, rows): fitted for j, fitted in self._learn(group, rows)}
+            self._learned |= {(j, rows): fitted for j, fitted in self._learn(group, content)}
 
-    def _learn(self, group, rows):
+    def _learn(self, group, content):
         """Return the numbers and fitted estimators of a group, from where they are kept or by training."""
         note = self._progress.follow([net.session for *_, net in group])
         train = partial(_train_group, on_epoch=note)
-        fitted = train(group) if self._kept is None else self._kept.complete(group, rows, train)
+        fitted = train(group) if self._kept is None else self._kept.complete(group, content, train)
         if fitted:
             note(())
         return fitted

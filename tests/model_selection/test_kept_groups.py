@@ -235,6 +235,35 @@ def test_a_killed_search_goes_on():
     assert len(kill(3)) == 3
 
 
+@pytest.mark.parametrize("step", range(8))
+def test_a_process_may_end_at_any_step_of_writing(step, tmp_path, monkeypatch):
+    undisturbed, *_ = search(None)
+    steps = iter(range(8))
+    write, rename = Path.write_bytes, Path.replace
+
+    def write_bytes(path, content):
+        if next(steps, None) == step:  # while the file is written
+            write(path, content[: len(content) // 2])
+            raise KeyboardInterrupt
+        return write(path, content)
+
+    def replace(path, target):
+        if next(steps, None) == step:  # before it has its name
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", write_bytes)
+        patch.setattr(Path, "replace", replace)
+        patch.setattr(Path, "unlink", lambda *args, **kwargs: None)
+        with pytest.raises(KeyboardInterrupt):
+            search(tmp_path)
+    assert len(list(tmp_path.glob("*.part"))) == 1
+    resumed, said, counts = search(tmp_path)
+    assert_equal(resumed, undisturbed)
+    assert (said, counts.total) == ([], 8 - 2 * (step // 4) + 1)
+
+
 @pytest.mark.slow
 def test_twenty_killed_searches_go_on():
     n_found = kill(20)
