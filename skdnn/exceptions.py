@@ -12,6 +12,10 @@ class InvalidParameterError(ValueError, TypeError):
     """
 
 
+class ResumeWarning(UserWarning):
+    """Something that a search has learned cannot be kept for another run, or what was kept cannot be used."""
+
+
 def warn_caller(message, category):
     """Warn, pointing at the line that called skdnn: how many calls lie between is not for a warning to know."""
     frame, stacklevel = sys._getframe(1), 2

@@ -1,12 +1,15 @@
 """The candidates of a search, trained in lockstep for each fold and preprocessing."""
 
 import time
+from functools import partial
+from numbers import Integral
 
 import numpy as np
 from sklearn.base import clone
 
 from skdnn._base import BaseMLPDeep
 from skdnn.model_selection._preprocessing import hash_rows, last_step
+from skdnn.model_selection._progress import Progress
 from skdnn.training import Lane, can_share_a_population, free_memory, group_size, train_in_lockstep
 
 # Of the memory that is free, what the networks of all groups that are in training at the same time may take.
@@ -33,6 +36,8 @@ class Candidates:
         Whether to train a candidate, too, that no other can be trained with; by default that is left to whoever fits it.
     memory : FittedOnce, default=None
         Of the pipeline.
+    kept : KeptGroups, default=None
+        Where what they learn is kept, and may be already.
 
     Attributes
     ----------
@@ -43,12 +48,15 @@ class Candidates:
         was when all were trained.
     """
 
-    def __init__(self, estimator, parameters, max_memory="auto", n_jobs=1, trains_single=False, memory=None):
+    def __init__(self, estimator, parameters, max_memory="auto", n_jobs=1, trains_single=False, memory=None, kept=None):
         self._max_memory = max_memory
         self._n_jobs = n_jobs
         self._runs_left = np.inf
-        self._trains_single = trains_single
+        self._trains_single = trains_single or kept is not None
+        self._is_part = trains_single
+        self._kept, self._progress = kept, Progress()
         self._memory = memory
+        self._base = last_step(estimator)
         taken_apart = [_take_apart(estimator, candidate) for candidate in parameters]
         self._final = [final for final, _ in taken_apart]
         # Equal keys are equal preprocessing.
@@ -94,6 +102,20 @@ class Candidates:
     def __len__(self):
         return len(self._final)
 
+    def report_to(self, progress):
+        """Tell of epochs and fits."""
+        self._progress = progress
+
+    def n_epochs(self, members=None):
+        """Return the number of epochs on one fold, at most, of some candidates, by default all."""
+        given = self._final if members is None else [self._final[j] for j in members]
+        numbers = [(self._base if final is None else final).max_iter for final in given]
+        return sum(number for number in numbers if isinstance(number, Integral))
+
+    def estimators(self):
+        """Return those that can be trained together, each once."""
+        return [self._final[j] for j in sorted(set(self._first) - {None})]
+
     def learned(self):
         """Return what was trained, and in how many seconds, for `add`."""
         return self._learned, self._seconds
@@ -115,6 +137,11 @@ class Candidates:
 
     def take(self, estimator, X, y, sample_weight, validation):
         """Return the fitted estimator of a candidate, and train all that can be trained with it if it is the first."""
+        fitted = self._find(estimator, X, y, sample_weight, validation)
+        self._progress.fit_begins(estimator.max_iter if fitted is None else 0)
+        return fitted
+
+    def _find(self, estimator, X, y, sample_weight, validation):
         index = self._index_of(estimator)
         if index is None:
             return None
@@ -129,7 +156,7 @@ class Candidates:
 
     def _hand_out(self, index, rows, estimator):
         """Return what an estimator asks for, where it has been trained, or None."""
-        if estimator.random_state is None and not self._trains_single:  # each fit is a draw of its own
+        if estimator.random_state is None and not self._is_part:  # each fit is a draw of its own
             return self._learned.pop((index, rows), None)
         return self._learned.get((index, rows))
 
@@ -165,12 +192,14 @@ class Candidates:
                 group.append(prepared)
         groups = [group for group, _ in groups if len(group) > 1 or self._trains_single]
         self._runs_left -= bool(groups)
-        n_epochs = self._train(groups, rows)
+        # By content, however `rows` may have come about: it is compared with that of other processes.
+        content = None if self._kept is None else hash_rows(*given, *(validation or ()))
+        n_epochs = self._train(groups, rows, content)
         self._share(time.time() - begin, rows, n_epochs)
 
-    def _train(self, groups, rows):
+    def _train(self, groups, rows, content):
         """Train groups of prepared candidates, keep what they learn, and return the epochs of each, by which time is shared."""
-        fitted = dict(trained for group in groups for trained in _train_group(group))
+        fitted = dict(trained for group in groups for trained in self._learn(group, content))
         self._learned |= {(j, rows): estimator for j, estimator in fitted.items()}
         return {j: estimator.n_iter_ for j, estimator in fitted.items()}
 
@@ -182,6 +211,15 @@ class Candidates:
                 self._seconds[j, rows] = self._seconds.get((j, rows), 0.0) + seconds * n / total
             if self.turn is not None:
                 self._charge(-seconds)
+
+    def _learn(self, group, content):
+        """Return the numbers and fitted estimators of a group, from where they are kept or by training."""
+        note = self._progress.follow([net.session for *_, net in group])
+        train = partial(_train_group, on_epoch=note)
+        fitted = train(group) if self._kept is None else self._kept.complete(group, content, train)
+        if fitted:
+            note(())
+        return fitted
 
     def _prepare(self, j, given, validation):
         """Return a candidate's number, estimator and net, or None where something is wrong, which its own fit will tell."""
@@ -229,12 +267,12 @@ def _can_be_trained_with_others(estimator):
     return not estimator.callbacks and not estimator.verbose and not hasattr(estimator, "_skl_callbacks")
 
 
-def _train_group(group):
+def _train_group(group, on_epoch=None):
     """Train prepared candidates in lockstep and return the number and the fitted estimator of each."""
     nets = [net for _, _, net in group]
     sessions = [net.session for net in nets]
     try:
-        trained = train_in_lockstep(nets)
+        trained = train_in_lockstep(nets, on_epoch)
     except Exception:  # techniques that have no common form, too little memory: each is then fitted alone
         return []
     fitted = []

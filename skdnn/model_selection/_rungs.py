@@ -114,7 +114,7 @@ class RungCandidates(Candidates):
         asked.max_iter = self._n_epochs_at_end
         return super().take(asked, X, y, sample_weight, validation)
 
-    def _train(self, groups, rows):
+    def _train(self, groups, rows, content):
         for prepared in groups:
             with contextlib.suppress(Exception):  # each is then fitted alone
                 group = _Group(prepared)

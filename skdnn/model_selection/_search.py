@@ -1,5 +1,6 @@
 """scikit-learn's searches, with candidates that train together."""
 
+import os
 import warnings
 from dataclasses import dataclass
 from numbers import Integral
@@ -14,14 +15,19 @@ from sklearn.utils import indexable
 from skdnn._base import BaseMLPDeep
 from skdnn._together import trained_by
 from skdnn._validation import Interval, StrOptions, check_method_params, split_safely
+from skdnn.exceptions import InvalidParameterError
 from skdnn.model_selection._candidates import Candidates
 from skdnn.model_selection._jobs import run_jobs
+from skdnn.model_selection._kept_groups import KeptGroups
 from skdnn.model_selection._preprocessing import FittedOnce, last_step, with_memory
+from skdnn.model_selection._progress import Progress, ProgressBar
 from skdnn.training import free_memory
 
 # Of the parameters that scikit-learn's searches do not have.
 OWN_CONSTRAINTS = {
     "max_group_memory": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "resume_from": [None, str, os.PathLike],
+    "progress": ["boolean"],
 }
 
 # Of the memory that is free, what transformed rows may take that are kept for candidates to come.
@@ -70,6 +76,7 @@ class _Search:
     n_jobs : int
     max_bytes : int
         For transformed rows that are kept.
+    kept : KeptGroups or None
     """
 
     estimator: Any
@@ -79,6 +86,7 @@ class _Search:
     max_memory: Any
     n_jobs: int
     max_bytes: int
+    kept: KeptGroups | None
 
 
 class _Splits:
@@ -119,6 +127,10 @@ class TrainsTogether:
     jobs, each fold's candidates are divided among them and trained before the search goes through its fits.
     """
 
+    # Parameters that not all of these searches have.
+    resume_from = None
+    progress = False
+
     def fit(self, X, y=None, **params):
         if not isinstance(last_step(self.estimator), BaseMLPDeep) or not isinstance(self.n_jobs, Integral | None):
             return super().fit(X, y, **params)
@@ -145,23 +157,35 @@ class TrainsTogether:
 
     def _run_search(self, evaluate_candidates, callback_ctx=None):
         if not hasattr(self, "_call"):
+            if self.resume_from is not None:
+                raise InvalidParameterError(
+                    "resume_from keeps what estimators of skdnn learn, alone or as the last step of a pipeline. The estimator "
+                    f"is {self.estimator!r}; set resume_from=None."
+                )
             super()._run_search(evaluate_candidates, callback_ctx=callback_ctx)
             return
         call = self._call
+        kept = None if self.resume_from is None else KeptGroups(self.resume_from)
 
         def evaluate(candidate_params, cv=None, **kwargs):
             parameters = list(candidate_params)
-            call.candidates = Candidates(self.estimator, parameters, self.max_group_memory, memory=call.memory)
-            call.candidates.allow_runs(self.n_splits_)
-            if call.n_jobs > 1:
-                cv = self._train_ahead(parameters, call.candidates, cv or self._checked_cv_orig)
-            with trained_by(call.candidates):
-                return evaluate_candidates(parameters, cv=cv, **kwargs)
+            call.candidates = candidates = Candidates(
+                self.estimator, parameters, self.max_group_memory, memory=call.memory, kept=kept
+            )
+            candidates.allow_runs(self.n_splits_)
+            if kept is not None:
+                kept.check(candidates.estimators())
+            with ProgressBar(self.n_splits_ * candidates.n_epochs()) if self.progress else Progress() as progress:
+                candidates.report_to(progress)
+                if call.n_jobs > 1:
+                    cv = self._train_ahead(parameters, candidates, cv or self._checked_cv_orig, kept, progress)
+                with trained_by(candidates):
+                    return evaluate_candidates(parameters, cv=cv, **kwargs)
 
         super()._run_search(evaluate, callback_ctx=callback_ctx)
         call.memory.close()  # what is refitted is fitted to other rows
 
-    def _train_ahead(self, parameters, candidates, cv):
+    def _train_ahead(self, parameters, candidates, cv, kept, progress):
         """Train the candidates of all folds in several processes, and return the splits that were used."""
         call = self._call
         X, y = indexable(call.X, call.y)
@@ -170,11 +194,15 @@ class TrainsTogether:
             routed = self._get_routed_params_for_fit(check_method_params(X, params=call.params))
         splits = list(cv.split(X, y, **routed.splitter.split))
         tasks = candidates.divide(call.n_jobs, len(splits))
-        search = _Search(call.estimator, X, y, routed.estimator.fit, self.max_group_memory, call.n_jobs, call.memory.max_bytes)
+        search = _Search(
+            call.estimator, X, y, routed.estimator.fit, self.max_group_memory, call.n_jobs, call.memory.max_bytes, kept
+        )
         shared = [search, *(train for train, _ in splits)]
         calls = [((0, 1 + fold), ([parameters[j] for j in members],)) for fold, members in tasks]
         for i, learned in run_jobs(_train_members, shared, calls, call.backend, call.n_jobs):
-            candidates.add(tasks[i][1], *learned)
+            members = tasks[i][1]
+            candidates.add(members, *learned)
+            progress.advance(candidates.n_epochs(members))
         return _Splits(splits)
 
     def _format_results(self, candidate_params, n_splits, out, more_results=None):
@@ -190,7 +218,13 @@ def _train_members(search, train, parameters):
     """Train candidates on a fold, which differ in the last step only, and return what `Candidates.add` takes over."""
     memory = FittedOnce(search.max_bytes)
     candidates = Candidates(
-        search.estimator, parameters, search.max_memory, n_jobs=search.n_jobs, trains_single=True, memory=memory
+        search.estimator,
+        parameters,
+        search.max_memory,
+        n_jobs=search.n_jobs,
+        trains_single=True,
+        memory=memory,
+        kept=search.kept,
     )
     X, y = split_safely(search.estimator, search.X, search.y, train)
     fit_params = check_method_params(search.X, params=search.fit_params, indices=train)
@@ -208,7 +242,7 @@ def _train_members(search, train, parameters):
 class VectorizedGridSearchCV(TrainsTogether, GridSearchCV):
     """`GridSearchCV` that trains candidates in lockstep.
 
-    Parameters but the last, attributes and results are those of `sklearn.model_selection.GridSearchCV`. Candidates of an
+    Parameters but the last three, attributes and results are those of `sklearn.model_selection.GridSearchCV`. Candidates of an
     estimator of skdnn, alone or as the last step of a pipeline, that have the same layers, batches and class of optimizer train
     together on each fold; others are fitted one by one. What stands before the last step is fitted once for each fold and
     setting, unless the pipeline has a `memory` of its own, and the fit times of a group are shared by the epochs of each.
@@ -249,6 +283,19 @@ class VectorizedGridSearchCV(TrainsTogether, GridSearchCV):
         Bytes of memory, or of the GPU's, that networks which train together may take; more candidates than that make several
         groups, and results are the same but for rounding. By default half of what is free, divided among the jobs.
 
+    resume_from : str, PathLike or None, default=None
+        A folder, made where it is not there, in which each group of candidates is kept once it has been trained on a fold: as
+        JSON, with the candidates' parameters and their epochs' losses, and as safetensors. A search that finds what it needs
+        there goes on with the rest. So after an interrupt, or when the process was killed, the same search with the same folder
+        ends with the results that it would have had. Of other software versions, other rows or other parameters nothing is
+        taken. Nothing is kept of candidates whose fits are draws of their own (``random_state=None``), or that are fitted alone
+        because they have callbacks or are verbose. Of functions of your own their code is compared, but not that of what they
+        call: take another folder when you change that.
+
+    progress : bool, default=False
+        Whether to show a bar over the epochs of all candidates on all folds, with the time that is left. With several jobs it
+        moves when one is done.
+
     Examples
     --------
     >>> from sklearn.datasets import load_iris
@@ -277,6 +324,8 @@ class VectorizedGridSearchCV(TrainsTogether, GridSearchCV):
         error_score=np.nan,
         return_train_score=False,
         max_group_memory="auto",
+        resume_from=None,
+        progress=False,
     ):
         super().__init__(
             estimator,
@@ -291,12 +340,14 @@ class VectorizedGridSearchCV(TrainsTogether, GridSearchCV):
             return_train_score=return_train_score,
         )
         self.max_group_memory = max_group_memory
+        self.resume_from = resume_from
+        self.progress = progress
 
 
 class VectorizedRandomizedSearchCV(TrainsTogether, RandomizedSearchCV):
     """`RandomizedSearchCV` that trains candidates in lockstep; see `VectorizedGridSearchCV`.
 
-    Parameters but the last, attributes and results are those of `sklearn.model_selection.RandomizedSearchCV`.
+    Parameters but the last three, attributes and results are those of `sklearn.model_selection.RandomizedSearchCV`.
 
     Parameters
     ----------
@@ -339,6 +390,12 @@ class VectorizedRandomizedSearchCV(TrainsTogether, RandomizedSearchCV):
     max_group_memory : int in [1, inf), or "auto", default="auto"
         As of `VectorizedGridSearchCV`.
 
+    resume_from : str, PathLike or None, default=None
+        As of `VectorizedGridSearchCV`.
+
+    progress : bool, default=False
+        As of `VectorizedGridSearchCV`.
+
     Examples
     --------
     >>> from scipy.stats import loguniform
@@ -371,6 +428,8 @@ class VectorizedRandomizedSearchCV(TrainsTogether, RandomizedSearchCV):
         error_score=np.nan,
         return_train_score=False,
         max_group_memory="auto",
+        resume_from=None,
+        progress=False,
     ):
         super().__init__(
             estimator,
@@ -387,3 +446,5 @@ class VectorizedRandomizedSearchCV(TrainsTogether, RandomizedSearchCV):
             return_train_score=return_train_score,
         )
         self.max_group_memory = max_group_memory
+        self.resume_from = resume_from
+        self.progress = progress

@@ -15,6 +15,8 @@ class Lockstep:
     ----------
     nets : list of TrainingRun
         Without callbacks, over lanes that can share a population.
+    on_epoch : callable, default=None
+        Given the lanes that are still in training, before each epoch and at the end.
 
     Attributes
     ----------
@@ -26,11 +28,12 @@ class Lockstep:
         Epochs that those which go on have trained.
     """
 
-    def __init__(self, nets):
+    def __init__(self, nets, on_epoch=None):
         self._lanes = {net: net.session for net in nets}
         self._population = Population(list(self._lanes.values()))
         self._epochs = {net: net.epochs() for net in nets}
         self._plan = nets[0].session.plan
+        self._on_epoch = on_epoch
         self.ended = []
         self.n_epochs = 0
         self._has_begun = False
@@ -81,21 +84,25 @@ class Lockstep:
             except Exception:
                 over.append(net)
         self.leave(over)
+        if self._on_epoch is not None:
+            self._on_epoch(self._lanes.values())
 
 
-def train_in_lockstep(nets):
+def train_in_lockstep(nets, on_epoch=None):
     """Train nets together to their end.
 
     Parameters
     ----------
     nets : list of TrainingRun
         Without callbacks, over lanes that can share a population.
+    on_epoch : callable, default=None
+        As of `Lockstep`.
 
     Returns
     -------
     trained : list of TrainingRun
         Those that did not raise an error.
     """
-    together = Lockstep(nets)
+    together = Lockstep(nets, on_epoch)
     together.train()
     return [net for net in nets if net in together.ended]

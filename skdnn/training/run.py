@@ -97,6 +97,22 @@ class TrainingRun:
             raise interrupt
         self._warn(plan)
 
+    def take_over(self, snapshot, history, outcome):
+        """End as a run of an equal session has ended, warnings included, without training.
+
+        Parameters
+        ----------
+        snapshot : tuple of Tensor
+            Parameters and statistics that it has left.
+        history : list of dict
+        outcome : Outcome
+        """
+        session, self.history = self.session, History(history)
+        session.network.restore(snapshot)
+        self.n_epochs_, self.outcome_ = outcome.n_epochs, outcome
+        self.session = session.data = None
+        self._warn(session.plan)
+
     def _end_training(self, session, initial, data):
         """Tell callbacks that training is over; they may put other weights into the network."""
         try:

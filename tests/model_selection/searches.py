@@ -37,9 +37,9 @@ def counted():
     """Count what is trained in this process."""
     counts, together, alone = Trainings([]), _candidates.train_in_lockstep, TrainingRun.train
 
-    def train_in_lockstep(nets):
+    def train_in_lockstep(nets, *args):
         counts.populations.append(len(nets))
-        return together(nets)
+        return together(nets, *args)
 
     def train(net, *args, **kwargs):
         counts.alone += 1

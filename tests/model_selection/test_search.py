@@ -935,7 +935,7 @@ def test_techniques_that_take_no_stacked_numbers_are_fitted_alone():
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("not here")], ids=lambda error: type(error).__name__)
 def test_where_training_together_fails_each_is_fitted_alone(error, monkeypatch):
-    def fail(nets):
+    def fail(*args):
         raise error
 
     theirs, _ = run(GRID[1], make(), {"learning_rate_init": RATES}, X, Y, cv=N_FOLDS)
