@@ -71,7 +71,8 @@ class Dense:
     def backward(self, gradient):
         n_rows = gradient.shape[-2]
         calls = [partial(self._multiply, gradient.mT, self._x, out=self._kernel_gradient)]
-        calls.append(self._bias_gradient.zero_ if self._is_normalized else self._sum_over_rows(gradient))
+        sum_over_rows = partial(torch.sum, gradient, -2, out=self._bias_gradient)
+        calls.append(self._bias_gradient.zero_ if self._is_normalized else sum_over_rows)
         if self._is_first:
             return None, calls
         input_gradient = self._input_gradients[n_rows]
@@ -83,12 +84,6 @@ class Dense:
     def _for_each_network(self, x):
         """Give a batch that all networks share the networks' axis."""
         return x.expand(self._n_networks, *x.shape) if x.dim() < self._kernel.dim() else x
-
-    def _sum_over_rows(self, gradient):
-        """The bias' gradient; for one network a product with ones, at half the cost of a sum."""
-        if self._n_networks > 1:
-            return partial(torch.sum, gradient, -2, out=self._bias_gradient)
-        return partial(torch.mv, gradient.mT, gradient.new_ones(len(gradient)), out=self._bias_gradient)
 
 
 class BatchNormalization:
