@@ -60,8 +60,15 @@ def test_some_epochs_on_some_digits(kind, dtype):
     compare_on(X[::3], y[::3], kind, dtype, hidden_layer_sizes=(16,), max_iter=2)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_digits(kind, dtype):
+    compare_on(*load_digits(return_X_y=True), kind, dtype, hidden_layer_sizes=(64,), batch_size=32, max_iter=20)
+
+
 # Adam and RMSProp round otherwise for one network than for several, and training enlarges that.
-many_epochs = pytest.mark.parametrize(
+many_rows = pytest.mark.parametrize(
     ("kind", "dtype"),
     [
         ("numbers", "float64"),
@@ -73,13 +80,7 @@ many_epochs = pytest.mark.parametrize(
 
 
 @pytest.mark.slow
-@many_epochs
-def test_digits(kind, dtype):
-    compare_on(*load_digits(return_X_y=True), kind, dtype, hidden_layer_sizes=(64,), batch_size=32, max_iter=20)
-
-
-@pytest.mark.slow
-@many_epochs
+@many_rows
 def test_a_subset_of_mnist(kind, dtype, mnist):
     compare_on(*mnist, kind, dtype, hidden_layer_sizes=(64,), max_iter=5)
 
