@@ -6,6 +6,7 @@ is fitted, and each later fit finds itself done: whatever calls `fit` need not k
 
 import contextlib
 import contextvars
+from copy import deepcopy
 
 _current = contextvars.ContextVar("skdnn_group", default=None)
 
@@ -37,4 +38,5 @@ def learned_together(estimator, X, y, sample_weight, validation):
     if fitted is None:
         return None
     parameters = fitted.get_params(deep=False)
-    return {name: value for name, value in vars(fitted).items() if name not in parameters}
+    # Another fit may take over the same, and what is done to one estimator must not be done to the other.
+    return {name: value for name, value in vars(deepcopy(fitted)).items() if name not in parameters}
