@@ -11,7 +11,7 @@ from skdnn._together import trained_by
 from skdnn.exceptions import InvalidParameterError
 from skdnn.model_selection._preprocessing import last_step
 from skdnn.model_selection._rungs import RungCandidates
-from skdnn.model_selection._search import OWN_CONSTRAINTS, TrainsTogether
+from skdnn.model_selection._search import OF_GROUPS, TrainsTogether
 
 
 class _TrainsOn(TrainsTogether):
@@ -164,7 +164,7 @@ class VectorizedHalvingGridSearchCV(_TrainsOn, HalvingGridSearchCV):
     0.01
     """
 
-    _parameter_constraints: dict = {**HalvingGridSearchCV._parameter_constraints, **OWN_CONSTRAINTS}
+    _parameter_constraints: dict = {**HalvingGridSearchCV._parameter_constraints, **OF_GROUPS}
 
     def __init__(
         self,
@@ -283,7 +283,7 @@ class VectorizedHalvingRandomSearchCV(_TrainsOn, HalvingRandomSearchCV):
     ([9, 3, 1], [1, 3, 9])
     """
 
-    _parameter_constraints: dict = {**HalvingRandomSearchCV._parameter_constraints, **OWN_CONSTRAINTS}
+    _parameter_constraints: dict = {**HalvingRandomSearchCV._parameter_constraints, **OF_GROUPS}
 
     def __init__(
         self,

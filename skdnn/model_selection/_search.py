@@ -24,8 +24,9 @@ from skdnn.model_selection._progress import Progress, ProgressBar
 from skdnn.training import free_memory
 
 # Of the parameters that scikit-learn's searches do not have.
+OF_GROUPS = {"max_group_memory": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")]}
 OWN_CONSTRAINTS = {
-    "max_group_memory": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    **OF_GROUPS,
     "resume_from": [None, str, os.PathLike],
     "progress": ["boolean"],
 }
