@@ -1,5 +1,6 @@
 """What all techniques have in common: parameters, value equality, a name in a catalogue, a stack of K of them."""
 
+import functools
 import inspect
 from numbers import Real
 
@@ -22,6 +23,16 @@ class Component(BaseEstimator):
     """
 
     _parameter_constraints: dict = {}
+
+    @classmethod
+    @functools.cache
+    def _get_param_names(cls):
+        return super()._get_param_names()  # which asks for the signature each time, and searches compare much
+
+    @property
+    def form(self):
+        """What components must have in common, beside numbers, to be stacked."""
+        return type(self)
 
     def validate(self):
         """Check the parameters against their constraints.

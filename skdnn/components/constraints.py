@@ -20,10 +20,6 @@ class Constraint(Component):
         """Change `kernel` in place to the nearest point of the set."""
         raise NotImplementedError
 
-    def neutral(self):
-        """Return a constraint of the same form that changes nothing, for a network in lockstep that has none."""
-        raise NotImplementedError
-
 
 class MaxNorm(Constraint):
     """Max norm: each unit's weight vector is scaled back onto the ball of radius `max_value` if an update left it.
@@ -59,6 +55,10 @@ class MaxNorm(Constraint):
         self.max_value = max_value
         self.axis = axis
 
+    @property
+    def form(self):
+        return type(self), self.axis
+
     def project(self, kernel):
         dim = -1 if self.axis == "incoming" else -2
         norm = torch.linalg.vector_norm(kernel, dim=dim, keepdim=True)
@@ -69,9 +69,6 @@ class MaxNorm(Constraint):
         inside = factor > 1.0 - _ROUNDINGS * torch.finfo(kernel.dtype).eps
         if kernel.device.type != "cpu" or not inside.all():  # an accelerator would have to be waited for
             kernel.mul_(factor.masked_fill_(inside, 1.0))
-
-    def neutral(self):
-        return MaxNorm(math.inf, self.axis)
 
 
 CONSTRAINTS = {"max_norm": MaxNorm}

@@ -5,6 +5,7 @@ from functools import partial
 import torch
 
 from skdnn.engine.rows import gather_rows
+from skdnn.engine.storage import empty_for_each
 
 # A chunk holds this many batches, fewer where they are large: enough that gathering costs one call in some tens of steps.
 _CHUNK_BATCHES = 32
@@ -80,8 +81,8 @@ class Trainer:
         y : Tensor of shape (n_samples,) or (n_samples, n_targets)
         order : Tensor of shape (n_rows,) or (n_networks, n_rows)
             Indices of the rows to train on, in their order; one a network where they see different batches.
-        rates : sequence of float or of Tensor of shape (n_networks,)
-            The learning rate of each update. A rate that moves is another tensor: one that is changed in place goes unnoticed.
+        rates : sequence of float or of tuple of float
+            The learning rate of each update; a tuple has one a network.
         weights : Tensor of shape (n_samples, 1) or (n_samples, n_outputs), default=None
             What the loss of a row, or of each of its outputs, is multiplied with; 1 by default.
         watcher : object, default=None
@@ -181,9 +182,10 @@ class _Chunk:
         with torch.inference_mode(False):
             empty = network.gradient.new_empty
             self.x = empty(n_batches, *self._own, size, network.plans[0].layers[0].n_in)
-            self.outputs = empty(n_batches, *leading, size, network.n_outputs)
+            own = network.gradient, network.n_networks, size, network.n_outputs
+            self.outputs = empty_for_each(*own, before=(n_batches,))
             self._targets = empty(n_batches, *self._shared, size, network.n_outputs)
-            output_gradient = empty(*leading, size, network.n_outputs)
+            output_gradient = empty_for_each(*own)
             # What a row is of its batch, whose shares sum to 1, and what the batch counts.
             self._shares = empty(n_batches, *self._shared, size, 1) if has_sample_weight else None
             self._counts = empty(n_batches, *self._shared, 1, 1) if has_sample_weight else None

@@ -101,7 +101,7 @@ class VectorizedGridSearchCV(_TrainsTogether, GridSearchCV):
     """`GridSearchCV` that trains candidates in lockstep.
 
     Constructor, attributes and results are those of `sklearn.model_selection.GridSearchCV`. Candidates of an estimator of
-    skdnn, alone or as the last step of a pipeline, that have the same layers, batches and class of optimizer train together on
+    skdnn, alone or as the last step of a pipeline, that have the same layer sizes and batches train together on
     each fold; others are fitted one by one. Times in `cv_results_` are those of a group at its first candidate.
 
     Examples
