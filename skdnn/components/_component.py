@@ -28,6 +28,11 @@ class Component(CachedParameterNames, BaseEstimator):
         """Whether it is more than skdnn knows: what users wrote may do other things in the next step than in this one."""
         return not type(self).__module__.startswith("skdnn.")
 
+    @property
+    def form(self):
+        """What components must have in common, beside numbers, to be stacked."""
+        return type(self)
+
     def validate(self):
         """Check the parameters against their constraints.
 

@@ -3,6 +3,8 @@
 import math
 from numbers import Real
 
+import torch
+
 from skdnn._validation import Interval
 from skdnn.components._component import Component, resolve
 from skdnn.exceptions import InvalidParameterError
@@ -14,15 +16,13 @@ _NORM_EPSILON = 1e-6
 class GradientClipping(Component):
     """A bound on the gradient, applied after the penalties are added and before the optimizer sees it."""
 
-    def clip(self, gradient, norm):
-        """Change the flat gradient in place.
+    def clip(self, gradient):
+        """Change the gradient in place.
 
         Parameters
         ----------
-        gradient : Tensor of shape (n_parameters,)
-            Of all networks.
-        norm : callable
-            From a flat tensor to the Euclidean norm of each network's part, spread so that it broadcasts against the gradient.
+        gradient : Tensor of shape ([n_networks,] n_parameters)
+            Where several networks are in lockstep, numbers that differ between them are tensors of shape (n_networks, 1).
         """
         raise NotImplementedError
 
@@ -50,8 +50,10 @@ class ClipNorm(GradientClipping):
     def __init__(self, max_norm=1.0):
         self.max_norm = max_norm
 
-    def clip(self, gradient, norm):
-        gradient.mul_((self.max_norm / (norm(gradient) + _NORM_EPSILON)).clamp_(max=1.0))
+    def clip(self, gradient):
+        norm = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
+        # As torch divides a number by a tensor, so that a bound is rounded in the same way as a number and in a tensor.
+        gradient.mul_(norm.add_(_NORM_EPSILON).reciprocal_().mul_(self.max_norm).clamp_(max=1.0))
 
 
 class ClipValue(GradientClipping):
@@ -77,7 +79,7 @@ class ClipValue(GradientClipping):
     def __init__(self, value=1.0):
         self.value = value
 
-    def clip(self, gradient, norm):
+    def clip(self, gradient):
         gradient.clamp_(-self.value, self.value)
 
 

@@ -23,10 +23,6 @@ class Constraint(Component):
         """Change `kernel` in place to the nearest point of the set."""
         raise NotImplementedError
 
-    def neutral(self):
-        """Return a constraint of the same form that changes nothing, for a network in lockstep that has none."""
-        raise NotImplementedError
-
 
 class MaxNorm(Constraint):
     """Max norm: each unit's weight vector is scaled back onto the ball of radius `max_value` if an update left it.
@@ -62,6 +58,10 @@ class MaxNorm(Constraint):
         self.max_value = max_value
         self.axis = axis
 
+    @property
+    def form(self):
+        return type(self), self.axis
+
     def project(self, kernel):
         dim = -1 if self.axis == "incoming" else -2
         norm = torch.linalg.vector_norm(kernel, dim=dim, keepdim=True)
@@ -73,9 +73,6 @@ class MaxNorm(Constraint):
         # An accelerator would have to be waited for, and a small kernel is multiplied faster than looked at.
         if kernel.device.type != "cpu" or kernel.numel() < _SMALL or not inside.all():
             kernel.mul_(factor.masked_fill_(inside, 1.0))
-
-    def neutral(self):
-        return MaxNorm(math.inf, self.axis)
 
 
 CONSTRAINTS = {"max_norm": MaxNorm}

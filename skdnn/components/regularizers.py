@@ -24,10 +24,6 @@ class Regularizer(Component):
         """Add the penalty's gradient to `gradient` in place. `scratch` is a tensor of the same shape to work in."""
         raise NotImplementedError
 
-    def general_form(self):
-        """Return the same penalty in the form that all stacked penalties share."""
-        return self
-
 
 class L1L2(Regularizer):
     """The elastic penalty ``l1 * sum |w| + l2 / 2 * sum w**2`` of each kernel, not divided by the number of rows.
@@ -94,9 +90,6 @@ class L1(Regularizer):
         torch.sign(kernel, out=scratch)
         _add_scaled(gradient, scratch, self.l1)
 
-    def general_form(self):
-        return L1L2(self.l1, 0.0)
-
 
 class L2(Regularizer):
     """The penalty ``l2 / 2 * sum w**2`` of each kernel (ridge, weight decay under plain SGD).
@@ -128,9 +121,6 @@ class L2(Regularizer):
 
     def add_gradient(self, kernel, gradient, scratch):
         _add_scaled(gradient, kernel, self.l2)
-
-    def general_form(self):
-        return L1L2(0.0, self.l2)
 
 
 def _flat(strength):

@@ -13,6 +13,8 @@ from functools import partial
 import torch
 
 from skdnn.components.kernels import kernel_of
+from skdnn.engine.runs import part_of, runs_of
+from skdnn.engine.storage import empty_for_each
 from skdnn.engine.weighted_norm import WeightedNorm
 
 _batch_norm = kernel_of(torch.ops.aten.native_batch_norm.out)
@@ -25,12 +27,12 @@ class _Buffers(dict):
     def __init__(self, like, n_networks, n_units):
         super().__init__()
         self._like = like
-        self._leading = () if n_networks == 1 else (n_networks,)
+        self._n_networks = n_networks
         self._n_units = n_units
 
     def __missing__(self, n_rows):
         with torch.inference_mode(False):
-            buffer = self._like.new_empty(*self._leading, n_rows, self._n_units)
+            buffer = empty_for_each(self._like, self._n_networks, n_rows, self._n_units)
         self[n_rows] = buffer
         return buffer
 
@@ -67,12 +69,15 @@ class Dense:
     def forward(self, x, out=None):
         self._x = x = self._for_each_network(x)
         out = self._outputs[x.shape[-2]] if out is None else out
+        if self._n_networks > 1 and self._kernel.shape[-2] == 1:  # for one network a product with a vector, which adds up alike
+            tensors = (self._bias[:, 0], x, self._kernel_t, out)
+            return out, [partial(torch.addmm, *own, out=target) for *own, target in zip(*tensors, strict=True)]
         return out, [partial(self._multiply_add, self._bias, x, self._kernel_t, out=out)]
 
     def backward(self, gradient):
         n_rows = gradient.shape[-2]
         calls = [partial(self._multiply, gradient.mT, self._x, out=self._kernel_gradient)]
-        calls.append(self._bias_gradient.zero_ if self._is_normalized else self._sum_over_rows(gradient))
+        calls += [self._bias_gradient.zero_] if self._is_normalized else self._sum_over_rows(gradient)
         if self._is_first:
             return None, calls
         input_gradient = self._input_gradients[n_rows]
@@ -86,21 +91,23 @@ class Dense:
         return x.expand(self._n_networks, *x.shape) if x.dim() < self._kernel.dim() else x
 
     def _sum_over_rows(self, gradient):
-        """The bias' gradient; for one network a product with ones, at half the cost of a sum."""
-        if self._n_networks > 1:
-            return partial(torch.sum, gradient, -2, out=self._bias_gradient)
-        ones = self._ones.setdefault(len(gradient), gradient.new_ones(len(gradient)))
-        return partial(torch.mv, gradient.mT, ones, out=self._bias_gradient)
+        """The bias' gradient: a product with ones, at half the cost of a sum, for each network, since none adds up alike."""
+        n_rows = gradient.shape[-2]
+        ones = self._ones.setdefault(n_rows, gradient.new_ones(n_rows))
+        pairs = zip(*(self._each(tensor) for tensor in (gradient, self._bias_gradient)), strict=True)
+        return [partial(torch.mv, own.mT, ones, out=out) for own, out in pairs]
+
+    def _each(self, tensor):
+        return [tensor] if self._n_networks == 1 else tensor.unbind()
 
 
 class BatchNormalization:
-    """Batch normalisation over the rows, with running statistics.
+    """Batch normalisation over the rows of one network, with running statistics.
 
     Parameters
     ----------
-    scale, shift, scale_gradient, shift_gradient : Tensor of shape ([K,] n_units)
-    running_mean, running_variance : Tensor of shape ([K,] n_units)
-    n_networks : int
+    scale, shift, scale_gradient, shift_gradient : Tensor of shape (n_units,)
+    running_mean, running_variance : Tensor of shape (n_units,)
     batch_norm : BatchNorm
 
     Attributes
@@ -109,134 +116,172 @@ class BatchNormalization:
         Shares and count of the rows for the passes recorded next, see `WeightedNorm`; None where all rows count the same.
     """
 
-    def __init__(self, scale, shift, scale_gradient, shift_gradient, running_mean, running_variance, n_networks, batch_norm):
+    def __init__(self, scale, shift, scale_gradient, shift_gradient, running_mean, running_variance, batch_norm):
         self._tensors = scale, shift, scale_gradient, shift_gradient, running_mean, running_variance
-        # Units of all networks stand side by side: statistics are taken over rows, so K networks are K times as many units.
-        self._scale, self._shift, self._scale_gradient, self._shift_gradient, self._mean, self._variance = (
-            tensor.view(-1) for tensor in self._tensors
-        )
-        self._n_networks = n_networks
         self._new_share = 1.0 - batch_norm.momentum
         self._epsilon = batch_norm.epsilon
-        self._batch_mean, self._batch_inverse_std = torch.empty_like(self._scale), torch.empty_like(self._scale)
-        self._inputs, self._outputs, self._gradients, self._input_gradients = (
-            _Buffers(scale, 1, len(self._scale)) for _ in range(4)
+        self._batch_mean, self._batch_inverse_std = torch.empty_like(scale), torch.empty_like(scale)
+        self._outputs, self._normalized, self._scratch, self._input_gradients = (
+            _Buffers(scale, 1, len(scale)) for _ in range(4)
         )
         self.row_weights = None
 
     def forward(self, x, out=None):
+        n_rows = len(x)
+        scale, shift, _, _, mean, variance = self._tensors
+        self._x = x
         if self.row_weights is not None:
-            return self._forward_weighted(x, out)
-        self._x, calls = self._side_by_side(x, self._inputs)
-        normalized = self._outputs[x.shape[-2]] if out is None or self._n_networks > 1 else out
-        calls.append(
-            partial(
-                _batch_norm,
-                self._x,
-                self._scale,
-                self._shift,
-                self._mean,
-                self._variance,
-                True,
+            self._weighted = WeightedNorm(
+                *self._tensors,
                 self._new_share,
                 self._epsilon,
-                out=normalized,
-                save_mean=self._batch_mean,
-                save_invstd=self._batch_inverse_std,
+                x=x,
+                normalized=self._normalized[n_rows],
+                scratch=self._scratch[n_rows],
+                inverse_std=self._batch_inverse_std,
+                shares=self.row_weights[0],
+                count=self.row_weights[1],
             )
-        )
-        normalized = self._one_by_one(normalized)
-        if out is None or self._n_networks == 1:
-            return normalized, calls
-        return out, [*calls, partial(out.copy_, normalized)]
-
-    def _forward_weighted(self, x, out):
-        n_rows = x.shape[-2]
-        shares, count = self.row_weights
-        self._weighted = WeightedNorm(
-            *self._tensors,
+            out = self._outputs[n_rows] if out is None else out
+            return out, self._weighted.forward(out)
+        out = self._outputs[n_rows] if out is None else out
+        call = partial(
+            _batch_norm,
+            x,
+            scale,
+            shift,
+            mean,
+            variance,
+            True,
             self._new_share,
             self._epsilon,
-            x=x,
-            normalized=self._one_by_one(self._inputs[n_rows]),
-            scratch=self._one_by_one(self._gradients[n_rows]),
-            inverse_std=self._batch_inverse_std.view(self._tensors[0].shape),
-            shares=shares,
-            count=count,
+            out=out,
+            save_mean=self._batch_mean,
+            save_invstd=self._batch_inverse_std,
         )
-        out = self._one_by_one(self._outputs[n_rows]) if out is None else out
-        return out, self._weighted.forward(out)
+        return out, [call]
 
-    def backward(self, gradient):
-        input_gradient = self._input_gradients[gradient.shape[-2]]
+    def backward(self, gradient, out=None):
+        input_gradient = self._input_gradients[len(gradient)] if out is None else out
         if self.row_weights is not None:
-            input_gradient = self._one_by_one(input_gradient)
             return input_gradient, self._weighted.backward(gradient, input_gradient)
-        gradient, calls = self._side_by_side(gradient, self._gradients)
-        calls.append(
-            partial(
-                _batch_norm_backward,
-                gradient,
-                self._x,
-                self._scale,
-                self._mean,
-                self._variance,
-                self._batch_mean,
-                self._batch_inverse_std,
-                True,
-                self._epsilon,
-                [True, True, True],
-                out0=input_gradient,
-                out1=self._scale_gradient,
-                out2=self._shift_gradient,
-            )
+        scale, _, scale_gradient, shift_gradient, mean, variance = self._tensors
+        call = partial(
+            _batch_norm_backward,
+            gradient,
+            self._x,
+            scale,
+            mean,
+            variance,
+            self._batch_mean,
+            self._batch_inverse_std,
+            True,
+            self._epsilon,
+            [True, True, True],
+            out0=input_gradient,
+            out1=scale_gradient,
+            out2=shift_gradient,
         )
-        return self._one_by_one(input_gradient), calls
+        return input_gradient, [call]
 
     def infer(self, x):
-        side_by_side = x if self._n_networks == 1 else x.transpose(0, 1).reshape(x.shape[1], -1)
-        normalized, _, _ = torch.native_batch_norm(
-            side_by_side, self._scale, self._shift, self._mean, self._variance, False, 0.0, self._epsilon
-        )
-        return self._one_by_one(normalized)
-
-    def _side_by_side(self, x, buffers):
-        """From (K, n_rows, n_units) to (n_rows, K * n_units): the tensor, and the call that fills it where it is a copy."""
-        if self._n_networks == 1:
-            return x, []
-        copy = buffers[x.shape[-2]]
-        return copy, [partial(copy.view(x.shape[1], self._n_networks, -1).copy_, x.transpose(0, 1))]
-
-    def _one_by_one(self, x):
-        """A view of shape (K, n_rows, n_units), the inverse of `_side_by_side`."""
-        return x if self._n_networks == 1 else x.view(x.shape[0], self._n_networks, -1).transpose(0, 1)
+        scale, shift, _, _, mean, variance = self._tensors
+        normalized, _, _ = torch.native_batch_norm(x, scale, shift, mean, variance, False, 0.0, self._epsilon)
+        return normalized
 
 
-class Activate:
-    """An activation function.
+class OneByOne:
+    """The layers of networks in lockstep for which no kernel serves all of them: what it returned would be rounded differently.
 
     Parameters
     ----------
-    activation : Activation
-    n_networks, n_units : int
+    layers : sequence of BatchNormalization
+        One a network.
+    n_units : int
+    like : Tensor
+        Of the dtype and device to work in.
+
+    Attributes
+    ----------
+    row_weights : tuple of Tensor or None
+        As a layer has them, with an axis of 1 or all networks.
+    """
+
+    def __init__(self, layers, n_units, like):
+        self._layers = layers
+        self._outputs, self._input_gradients = (_Buffers(like, len(layers), n_units) for _ in range(2))
+
+    @property
+    def row_weights(self):
+        return [layer.row_weights for layer in self._layers]
+
+    @row_weights.setter
+    def row_weights(self, row_weights):
+        for k, layer in enumerate(self._layers):
+            layer.row_weights = row_weights and tuple(tensor[k % len(tensor)] for tensor in row_weights)
+
+    def forward(self, x, out=None):
+        out = self._outputs[x.shape[-2]] if out is None else out
+        parts = zip(self._layers, x.unbind(), out.unbind(), strict=True)
+        return out, [call for layer, own, target in parts for call in layer.forward(own, target)[1]]
+
+    def backward(self, gradient):
+        out = self._input_gradients[gradient.shape[-2]]
+        parts = zip(self._layers, gradient.unbind(), out.unbind(), strict=True)
+        return out, [call for layer, own, target in parts for call in layer.backward(own, target)[1]]
+
+    def infer(self, x):
+        return torch.stack([layer.infer(own) for layer, own in zip(self._layers, x.unbind(), strict=True)])
+
+
+class Activate:
+    """Activation functions, each over the networks that lie side by side and have it.
+
+    Parameters
+    ----------
+    activations : sequence of Activation
+        One a network.
+    n_units : int
     like : Tensor
         Of the dtype and device to work in.
     """
 
-    def __init__(self, activation, n_networks, n_units, like):
-        self._activation = activation
-        self._in_place = activation.uses_output
-        self._outputs = _Buffers(like, n_networks, n_units)
+    def __init__(self, activations, n_units, like):
+        self._activations = activations
+        self._runs = runs_of(activations)
+        self._in_place = all(activation.uses_output for activation in activations)
+        self._outputs = _Buffers(like, len(activations), n_units)
 
     def forward(self, z, out=None):
         self._z, self._a = z, z if self._in_place else self._outputs[z.shape[-2]]
-        return self._a, [partial(self._activation.forward, z, self._a)]
+        return self._a, self._forward_calls(z, self._a)
 
     def backward(self, gradient):
-        return gradient, [partial(self._activation.backward, gradient, self._z, self._a, gradient)]
+        calls = []
+        for run in self._runs_of(gradient):
+            own, z, a = (self._part(tensor, run) for tensor in (gradient, self._z, self._a))
+            calls.append(partial(self._activations[run.start].backward, own, z, a, own))
+        return gradient, calls
 
     def infer(self, z):
-        return self._activation.forward(z, z if self._in_place else torch.empty_like(z))
+        a = z if self._in_place else torch.empty_like(z)
+        for call in self._forward_calls(z, a):
+            call()
+        return a
+
+    def _forward_calls(self, z, a):
+        calls = []
+        for run in self._runs_of(z):
+            own = self._part(z, run)
+            calls.append(partial(self._activations[run.start].forward, own, own if a is z else self._part(a, run)))
+        return calls
+
+    def _runs_of(self, z):
+        """Networks that one call serves: torch may have another kernel for a tensor with gaps than for each part of it."""
+        return self._runs if z.is_contiguous() else runs_of(range(len(self._activations)))
+
+    def _part(self, tensor, run):
+        return part_of(tensor, run, len(self._activations))
 
 
 class Dropout:

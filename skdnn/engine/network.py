@@ -4,9 +4,9 @@ from functools import partial
 
 import torch
 
-from skdnn.components._component import stack
-from skdnn.engine.layers import Activate, BatchNormalization, Dense, Dropout
+from skdnn.engine.layers import Activate, BatchNormalization, Dense, Dropout, OneByOne
 from skdnn.engine.rows import take_rows
+from skdnn.engine.runs import part_of, stacked_runs
 from skdnn.engine.storage import FlatStorage
 
 # Elements that one block of a prediction may occupy in all its activations: 16 MiB in float32, within reach of a cache.
@@ -102,37 +102,34 @@ class Network:
                 mean, variance = next(statistics), next(statistics)
                 scale.fill_(1.0)
                 variance.fill_(1.0)
-                self.layers.append(
-                    BatchNormalization(
-                        scale, shift, scale_gradient, shift_gradient, mean, variance, self.n_networks, layer.batch_norm
-                    )
-                )
+                all_tensors = scale, shift, scale_gradient, shift_gradient, mean, variance
+                if self.n_networks == 1:
+                    self.layers.append(BatchNormalization(*all_tensors, layer.batch_norm))
+                else:
+                    each = zip(*all_tensors, strict=True)
+                    norms = [BatchNormalization(*own, other.batch_norm) for own, other in zip(each, aligned, strict=True)]
+                    self.layers.append(OneByOne(norms, layer.n_out, like))
             if layer.activation is not None:
-                self.layers.append(Activate(layer.activation, self.n_networks, layer.n_out, like))
+                activations = [own.activation for own in aligned]
+                self.layers.append(Activate(activations, layer.n_out, like))
             rates = [own.dropout for own in aligned]
             if any(rates):
                 self.layers.append(Dropout(rates, self._generators, layer.n_out, like))
         self._drops = [layer for layer in self.layers if isinstance(layer, Dropout)]
-        self._norms = [layer for layer in self.layers if isinstance(layer, BatchNormalization)]
+        self._norms = [layer for layer in self.layers if isinstance(layer, BatchNormalization | OneByOne)]
         first_dense = next(i for i, layer in enumerate(self.layers) if isinstance(layer, Dense))
         self._backward_chain = [*self.layers[:first_dense:-1], self.layers[first_dense]]
 
     def _add_penalties(self, aligned, kernel, kernel_gradient):
         """Note what is to be done to a kernel's gradient, and to the kernel after an update."""
 
-        def expand(values):
-            return values.to(kernel).view(-1, 1, 1)
+        def part(tensor, run):
+            return part_of(tensor, run, self.n_networks)
 
-        regularizers = [layer.regularizer for layer in aligned]
-        if any(regularizer is not None for regularizer in regularizers):
-            if len(set(map(type, regularizers))) > 1:
-                regularizers = _in_general_form(regularizers)
-            self._regularized.append((stack(regularizers, expand), kernel, kernel_gradient))
-        constraints = [layer.constraint for layer in aligned]
-        given = next((constraint for constraint in constraints if constraint is not None), None)
-        if given is not None:
-            constraints = [given.neutral() if constraint is None else constraint for constraint in constraints]
-            self._constrained.append((stack(constraints, expand), kernel))
+        for run, regularizer in stacked_runs([layer.regularizer for layer in aligned], 2, kernel):
+            self._regularized.append((run, regularizer, part(kernel, run), part(kernel_gradient, run)))
+        for run, constraint in stacked_runs([layer.constraint for layer in aligned], 2, kernel):
+            self._constrained.append((constraint, part(kernel, run)))
 
     def initialize(self, seeds):
         """Draw the kernels of each network from its own seed.
@@ -203,7 +200,7 @@ class Network:
         scratch = torch.empty_like(self.gradient)
         return [
             partial(regularizer.add_gradient, kernel, gradient, scratch[: kernel.numel()].view(kernel.shape))
-            for regularizer, kernel, gradient in self._regularized
+            for _, regularizer, kernel, gradient in self._regularized
         ]
 
     def record_projections(self):
@@ -213,8 +210,8 @@ class Network:
     def penalty(self):
         """Return the sum of each network's penalties, a tensor of shape (n_networks,)."""
         total = torch.zeros(self.n_networks, dtype=self.dtype, device=self.device)
-        for regularizer, kernel, _ in self._regularized:
-            total += regularizer.penalty(kernel)
+        for run, regularizer, kernel, _ in self._regularized:
+            total[run] += regularizer.penalty(kernel)
         return total
 
     @property
@@ -314,22 +311,15 @@ class Network:
             self.statistics.data.copy_(snapshot[1])
 
 
-def _in_general_form(regularizers):
-    """Write penalties of several classes, or of none, as one class that can be stacked."""
-    forms = [None if regularizer is None else regularizer.general_form() for regularizer in regularizers]
-    general = next(type(form) for form in forms if form is not None)
-    return [general(0.0, 0.0) if form is None else form for form in forms]
-
-
 def _check_same_shape(plans):
     """Refuse networks that do not run the same sequence of kernels."""
 
     def shape(plan):
-        return [(layer.n_in, layer.n_out, layer.activation, layer.batch_norm) for layer in plan.layers]
+        return [(layer.n_in, layer.n_out, layer.activation is None, layer.batch_norm is None) for layer in plan.layers]
 
     for plan in plans[1:]:
         if shape(plan) != shape(plans[0]):
             raise ValueError(
-                "networks in lockstep need the same layer sizes, activations and batch norm, got "
+                "networks in lockstep need the same layer sizes, and batch norm in the same places, got "
                 f"{shape(plans[0])} and {shape(plan)}."
             )

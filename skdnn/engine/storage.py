@@ -4,12 +4,45 @@ import math
 
 import torch
 
+# What is a network's begins at a multiple of this, and other networks' do not follow it at once. Kernels round by where a
+# number is: apart from cache lines, and left over from pairs of vectors (of up to 64 bytes), as it would be in a tensor alone.
+_ALIGNMENT = 128
+
+
+def empty_for_each(like, n_networks, *shape, before=()):
+    """Return an uninitialised tensor with a part for each network, in which kernels round as in a tensor of its own.
+
+    Parameters
+    ----------
+    like : Tensor
+        Of the dtype and device.
+    n_networks : int
+    *shape : int
+        Of a network's part.
+    before : tuple of int, default=()
+        Axes before that of the networks.
+
+    Returns
+    -------
+    tensor : Tensor of shape (*before, [n_networks,] *shape)
+    """
+    if n_networks == 1:
+        return like.new_empty(*before, *shape)
+    size = math.prod(shape)
+    return like.new_empty(*before, n_networks, _stride(size, like.dtype))[..., :size].unflatten(-1, shape)
+
+
+def _stride(size, dtype):
+    """How many elements a network's part of so many takes."""
+    unit = _ALIGNMENT // dtype.itemsize
+    return -(-size // unit) * unit
+
 
 class FlatStorage:
-    """The tensors of K networks of one shape, one after the other in a flat tensor.
+    """The tensors of K networks of one shape, network by network in a flat tensor.
 
-    Each named tensor is a contiguous block of shape (K, *shape), so that a layer sees its K kernels as one batch and an
-    update rule sees everything as one vector. With one network the leading axis is left out.
+    What a network has lies together, as it does where it is alone, so that an update rule runs over the same vector. A layer
+    sees the kernels of all as one batch of shape (K, *shape), whose leading axis has a stride. With one network it is left out.
 
     Parameters
     ----------
@@ -21,19 +54,43 @@ class FlatStorage:
 
     Attributes
     ----------
-    data : Tensor of shape (n_networks * n_elements,)
+    data : Tensor of shape (n_networks * stride,)
+        The stride is a network's number of elements, and more where there are several networks.
     """
 
     def __init__(self, shapes, n_networks, dtype, device):
         self.shapes = [tuple(shape) for shape in shapes]
         self.n_networks = n_networks
         self.sizes = [math.prod(shape) for shape in self.shapes]
+        self._n_elements = sum(self.sizes)
+        stride = _stride(self._n_elements, dtype) if n_networks > 1 else self._n_elements
         with torch.inference_mode(False):  # an ordinary tensor whatever the caller's mode: users differentiate through it
-            self.data = torch.zeros(n_networks * sum(self.sizes), dtype=dtype, device=device)
+            self.data = torch.zeros(n_networks * stride, dtype=dtype, device=device)
 
     def _blocks(self, flat):
-        """The blocks of a flat tensor like `data`, each of shape (K, size)."""
-        return [block.view(self.n_networks, -1) for block in flat.split([self.n_networks * size for size in self.sizes])]
+        """The named tensors in a flat tensor like `data`, each of shape (K, size)."""
+        return self._matrix(flat).split(self.sizes, dim=1) if self.sizes else []
+
+    def _matrix(self, flat):
+        """A flat tensor like `data` as one of shape (n_networks, n_elements)."""
+        return flat.view(self.n_networks, -1)[:, : self._n_elements]
+
+    def rows(self, networks, flat=None):
+        """Return what a slice of the networks has in `flat` (`data` by default).
+
+        Parameters
+        ----------
+        networks : slice
+        flat : Tensor like `data`, default=None
+
+        Returns
+        -------
+        rows : Tensor of shape (n, n_elements)
+            A view of `flat`; a single network's vector has no leading axis.
+        """
+        flat = self.data if flat is None else flat
+        rows = self._matrix(flat)[networks]
+        return rows[0] if len(rows) == 1 else rows
 
     def views(self, flat=None):
         """Return the tensors as views of `flat` (`data` by default), of shape (K, *shape), or shape where K is 1."""
@@ -54,30 +111,15 @@ class FlatStorage:
         indices : list of int
         flat : Tensor like `data`, default=None
         """
-        blocks = self._blocks(self.data if flat is None else flat)
-        return torch.cat([block[indices].reshape(-1) for block in blocks]) if blocks else self.data.clone()
+        flat = self.data if flat is None else flat
+        if len(indices) == 1:
+            return self._matrix(flat)[indices[0]].clone()
+        return flat.view(self.n_networks, -1)[indices].view(-1) if len(flat) else flat.clone()
 
     def assign(self, k, flat):
         """Write the tensors of network `k`, given in the layout of a storage of one network."""
-        parts = flat.split(self.sizes)
-        for block, part in zip(self._blocks(self.data), parts, strict=True):
-            block[k].copy_(part)
-
-    def spread(self, values):
-        """Return a tensor like `data` that holds, at every element, the value of the network it belongs to.
-
-        Parameters
-        ----------
-        values : Tensor of shape (n_networks,)
-        """
-        spread = torch.empty_like(self.data)
-        for block in self._blocks(spread):
-            block.copy_(values.view(-1, 1))
-        return spread
+        self.rows(slice(k, k + 1)).copy_(flat)
 
     def norms(self, flat):
         """Return the Euclidean norm of each network's part of `flat`, a tensor of shape (n_networks,)."""
-        if self.n_networks == 1:
-            return torch.linalg.vector_norm(flat).view(1)
-        norms = torch.stack([torch.linalg.vector_norm(block, dim=1) for block in self._blocks(flat)])
-        return torch.linalg.vector_norm(norms, dim=0)
+        return torch.linalg.vector_norm(self._matrix(flat), dim=1)

@@ -6,6 +6,7 @@ import torch
 
 from skdnn.engine.rows import gather_rows
 from skdnn.engine.script import compile_steps
+from skdnn.engine.storage import empty_for_each
 
 # A chunk holds this many batches, fewer where they are large: enough that gathering costs one call in some tens of steps.
 _CHUNK_BATCHES = 32
@@ -85,8 +86,8 @@ class Trainer:
         y : Tensor of shape (n_samples,) or (n_samples, n_targets)
         order : Tensor of shape (n_rows,) or (n_networks, n_rows)
             Indices of the rows to train on, in their order; one a network where they see different batches.
-        rates : sequence of float or of Tensor of shape (n_networks,)
-            The learning rate of each update. A rate that moves is another tensor: one that is changed in place goes unnoticed.
+        rates : sequence of float or of tuple of float
+            The learning rate of each update; a tuple has one a network.
         weights : Tensor of shape (n_samples, 1) or (n_samples, n_outputs), default=None
             What the loss of a row, or of each of its outputs, is multiplied with; 1 by default.
         watcher : object, default=None
@@ -164,7 +165,7 @@ class Trainer:
             chunk.is_compiled = True
             if self._is_scriptable():
                 network, update = self._network, self._update
-                states = [{"parameters": network.parameters.data, "statistics": network.statistics.data}, update.state]
+                states = [{"parameters": network.parameters.data, "statistics": network.statistics.data}, *update.states]
                 chunk.script = compile_steps(partial(self._step, chunk), chunk.n_batches, states, update.n_updates)
         return chunk.script
 
@@ -226,9 +227,10 @@ class _Chunk:
         with torch.inference_mode(False):
             empty = network.gradient.new_empty
             self.x = empty(n_batches, *self._own, size, network.plans[0].layers[0].n_in)
-            self.outputs = empty(n_batches, *leading, size, network.n_outputs)
+            own = network.gradient, network.n_networks, size, network.n_outputs
+            self.outputs = empty_for_each(*own, before=(n_batches,))
             self._targets = empty(n_batches, *self._shared, size, network.n_outputs)
-            output_gradient = empty(*leading, size, network.n_outputs)
+            output_gradient = empty_for_each(*own)
             # What a row is of its batch, whose shares sum to 1, and what the batch counts.
             self._shares = empty(n_batches, *self._shared, size, 1) if has_sample_weight else None
             self._counts = empty(n_batches, *self._shared, 1, 1) if has_sample_weight else None

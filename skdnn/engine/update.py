@@ -4,18 +4,22 @@ from functools import partial
 
 import torch
 
-from skdnn.components._component import stack
 from skdnn.components.optimizers import TorchOptimizer
+from skdnn.engine.runs import runs_of, stacked_runs
 
 
 class Update:
     """The update of K networks in lockstep.
 
+    Networks side by side that have equal optimizers and rates are updated as one; each rounds as it does alone.
+
     Parameters
     ----------
     network : Network
     plans : sequence of UpdatePlan
-        One a network, alike but for numbers.
+        One a network.
+    rules : list of _FlatRule, default=None
+        To go on with; new ones by default.
 
     Attributes
     ----------
@@ -25,36 +29,25 @@ class Update:
         Whether an update is more than known kernels.
     """
 
-    def __init__(self, network, plans):
-        self._storage = network.parameters
-        clipping = self._stack([plan.clipping for plan in plans])
+    def __init__(self, network, plans, rules=None):
+        storage = network.parameters
         optimizers = [plan.optimizer for plan in plans]
-        if len({getattr(optimizer, "optimizer", type(optimizer)) for optimizer in optimizers}) > 1:
-            raise ValueError(f"networks in lockstep need techniques of one class each, got {optimizers!r}.")
-        if isinstance(optimizers[0], TorchOptimizer):
-            self._rule = _TorchRule(network, optimizers)
-        else:
-            self._rule = _FlatRule(network, self._stack(optimizers))
+        self._rules = rules or [_make_rule(network, optimizers[run.start], run) for run in _alike(optimizers)]
+        self._rates = None
         self.calls_users_code = any(plan.calls_users_code for plan in plans)
+        clippings = stacked_runs([plan.clipping for plan in plans], 1, storage.data)
         self._before = network.record_penalty_gradients()
-        if clipping is not None:
-            self._before.append(partial(clipping.clip, network.gradient, self._norm))
+        self._before += [partial(clipping.clip, storage.rows(run, network.gradient)) for run, clipping in clippings]
         self._after = network.record_projections()
         self.n_updates = 0
-
-    def _stack(self, components):
-        if all(component is None for component in components):
-            return None
-        if any(component is None for component in components):
-            raise ValueError(f"networks in lockstep need gradient clipping for all or for none, got {components!r}.")
-        return stack(components, lambda values: self._storage.spread(values))
 
     def step(self, learning_rate):
         """Update the parameters by the network's gradient.
 
         Parameters
         ----------
-        learning_rate : float or Tensor of shape (n_networks,)
+        learning_rate : float or tuple of float
+            A tuple has one a network.
         """
         self.n_updates += 1
         self.apply(learning_rate, self.n_updates)
@@ -63,14 +56,24 @@ class Update:
         """Do as `step` does, as the `n`-th update."""
         for call in self._before:
             call()
-        self._rule.step(learning_rate, n)
+        if isinstance(learning_rate, tuple):
+            self._step_each(learning_rate, n)
+        else:
+            for rule in self._rules:
+                rule.step(learning_rate, n)
         for call in self._after:
             call()
 
     @property
-    def state(self):
-        """What an update changes beside the parameters and later ones depend on, tensors by name."""
-        return self._rule.state
+    def states(self):
+        """What updates change beside the parameters and later ones depend on: tensors by name, a dict for each rule."""
+        return [rule.state for rule in self._rules]
+
+    def _step_each(self, rates, n):
+        if rates is not self._rates:
+            self._rates, self._rules = rates, [part for rule in self._rules for part in rule.split(rates)]
+        for rule in self._rules:
+            rule.step(rates[rule.run.start], n)
 
     def select(self, network, plans, indices):
         """Return the update of some of the networks, with their state.
@@ -82,71 +85,107 @@ class Update:
         plans : sequence of UpdatePlan
             Theirs.
         indices : list of int
+            In ascending order.
         """
-        chosen = Update(network, plans)
-        chosen._rule.take_over(self._rule, indices)
+        rules, start = [], 0
+        for rule in self._rules:
+            own = [k - rule.run.start for k in indices if rule.run.start <= k < rule.run.stop]
+            if own:
+                rules.append(rule.select(network, slice(start, start + len(own)), own))
+                start += len(own)
+        chosen = Update(network, plans, rules)
         chosen.n_updates = self.n_updates
         return chosen
 
     def is_finite(self):
-        """Say whether the rule's state is finite; weights can be while their moments have overflowed."""
-        return all(bool(tensor.isfinite().all()) for tensor in self._rule.state_tensors())
+        """Say whether the rules' state is finite; weights can be while their moments have overflowed."""
+        return all(bool(tensor.isfinite().all()) for tensor in self.state_tensors())
 
-    def _norm(self, flat):
-        """Norms of the networks' parts of a flat tensor, in a shape that broadcasts against it."""
-        norms = self._storage.norms(flat)
-        return norms if len(norms) == 1 else self._storage.spread(norms)
+    def state_tensors(self):
+        """Return the tensors of the rules' state."""
+        return [tensor for rule in self._rules for tensor in rule.state_tensors()]
+
+
+def _alike(optimizers):
+    """Runs of networks that one rule updates; torch's optimizers work on the tensors of one network."""
+    if any(isinstance(optimizer, TorchOptimizer) for optimizer in optimizers):
+        return runs_of(range(len(optimizers)))
+    return runs_of(optimizers)
+
+
+def _make_rule(network, optimizer, run):
+    if isinstance(optimizer, TorchOptimizer):
+        return _TorchRule(network, optimizer, run)
+    return _FlatRule(network, optimizer, run)
 
 
 class _FlatRule:
-    """An update rule of the catalogue, on the flat parameters."""
+    """An update rule of the catalogue, on the flat parameters of networks side by side.
 
-    def __init__(self, network, optimizer):
-        self._storage = network.parameters
-        self.state = optimizer.init_state(network.parameters.data)
-        self._update = partial(optimizer.update, network.parameters.data, network.gradient, self.state)
-        self._rate = self._spread_rate = None
+    Parameters
+    ----------
+    network : Network
+    optimizer : Optimizer
+    run : slice
+        The networks.
+    state : dict of Tensor, default=None
+        To go on with.
+    """
 
-    def step(self, learning_rate, n_updates):
-        if isinstance(learning_rate, torch.Tensor):
-            learning_rate = self._spread(learning_rate)
-        self._update(learning_rate, n_updates)
+    def __init__(self, network, optimizer, run, state=None):
+        self.run = run
+        self._network, self._optimizer = network, optimizer
+        parameters, gradient = (network.parameters.rows(run, flat) for flat in (network.parameters.data, network.gradient))
+        self.state = optimizer.init_state(parameters) if state is None else state
+        self.step = partial(optimizer.update, parameters, gradient, self.state)
+
+    def split(self, rates):
+        """Return rules for networks that have one rate each."""
+        start = self.run.start
+        runs = runs_of(rates[self.run])
+        if len(runs) == 1:
+            return [self]
+        shifted = [slice(start + run.start, start + run.stop) for run in runs]
+        return [
+            self.select(self._network, networks, list(range(run.start, run.stop)))
+            for networks, run in zip(shifted, runs, strict=True)
+        ]
+
+    def select(self, network, run, indices):
+        """Return the rule of some of its networks, which are `run` in `network`, with their state."""
+        n_networks = self.run.stop - self.run.start
+
+        def own(tensor):
+            """What has an axis of the networks is theirs in part, the rest is of all."""
+            if n_networks == 1 or tensor.dim() < 2:
+                return tensor.clone()
+            return tensor[indices[0]].clone() if len(indices) == 1 else tensor[indices]
+
+        return _FlatRule(network, self._optimizer, run, {name: own(tensor) for name, tensor in self.state.items()})
 
     def state_tensors(self):
         return [tensor for name, tensor in self.state.items() if name != "scratch"]
 
-    def take_over(self, other, indices):
-        """Go on with the state that some networks have in another rule."""
-        for name, tensor in other.state.items():
-            is_flat = tensor.shape == other._storage.data.shape
-            self.state[name] = other._storage.select(indices, tensor) if is_flat else tensor.clone()
-
-    def _spread(self, rates):
-        """The rates of the networks at each parameter, made anew only when a schedule moved them."""
-        if rates is not self._rate:
-            self._rate, self._spread_rate = rates, self._storage.spread(rates)
-        return self._spread_rate
-
 
 class _TorchRule:
-    """A `torch.optim.Optimizer` for each network, over the layers' own tensors."""
+    """A `torch.optim.Optimizer` over the tensors of one network's layers."""
 
-    def __init__(self, network, optimizers):
-        self._optimizers = []
-        for k, optimizer in enumerate(optimizers):
-            tensors = network.parameters.network(k)
-            for tensor, gradient in zip(tensors, network.parameters.network(k, network.gradient), strict=True):
-                tensor.grad = gradient
-            self._optimizers.append(optimizer.build(tensors))
+    def __init__(self, network, optimizer, run):
+        self.run = run
+        tensors, gradients = (network.parameters.network(run.start, flat) for flat in (None, network.gradient))
+        for tensor, gradient in zip(tensors, gradients, strict=True):
+            tensor.grad = gradient
+        self._optimizer = optimizer.build(tensors)
 
     def step(self, learning_rate, n_updates):
-        rates = learning_rate.tolist() if isinstance(learning_rate, torch.Tensor) else [learning_rate] * len(self._optimizers)
         with torch.inference_mode(False), torch.no_grad():  # its state outlives this call: no inference tensors
-            for optimizer, rate in zip(self._optimizers, rates, strict=True):
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                optimizer.step()
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate
+            self._optimizer.step()
+
+    def split(self, rates):
+        return [self]
 
     def state_tensors(self):
-        states = [state for optimizer in self._optimizers for state in optimizer.state.values()]
-        return [value for state in states for value in state.values() if isinstance(value, torch.Tensor)]
+        values = [value for state in self._optimizer.state.values() for value in state.values()]
+        return [value for value in values if isinstance(value, torch.Tensor)]

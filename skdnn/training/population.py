@@ -38,29 +38,22 @@ class Lane(Session):
 
 
 def can_share_a_population(first, second):
-    """Say whether two sessions make the same sequence of kernels over the same batches, but for numbers.
+    """Say whether two sessions make the same products over the same batches; what is done element by element may differ.
 
     Parameters
     ----------
     first, second : Session
     """
     # torch's own optimizers work on the tensors of one network.
-    if isinstance(first.plan.update.optimizer, TorchOptimizer):
+    if any(isinstance(session.plan.update.optimizer, TorchOptimizer) for session in (first, second)):
         return False
     return _kernels_of(first.plan) == _kernels_of(second.plan) and _have_same_rows(first.data, second.data)
 
 
 def _kernels_of(plan):
     """What must be equal for networks to train in lockstep."""
-    layers = [
-        (layer.n_in, layer.n_out, layer.activation, layer.batch_norm, layer.constraint.axis if layer.constraint else "incoming")
-        for layer in plan.network.layers
-    ]
-    optimizer, clipping = plan.update.optimizer, plan.update.clipping
     return (
-        layers,
-        type(optimizer),
-        type(clipping),
+        [(layer.n_in, layer.n_out, layer.batch_norm is None) for layer in plan.network.layers],
         plan.loss,
         plan.batch_size,
         plan.shuffle,
@@ -95,6 +88,25 @@ def _same_sparse(a, b):
     return a.shape == b.shape and a.dtype == b.dtype and (a != b).nnz == 0
 
 
+def _side_by_side(lanes):
+    """Put lanes into an order in which those that are alike are neighbours, which kernels then take together."""
+
+    def ranks(kind_of):
+        """The number of each lane's kind, in the order in which kinds come up first."""
+        kinds = {}
+        return [kinds.setdefault(kind_of(lane.plan), len(kinds)) for lane in lanes]
+
+    keys = zip(
+        ranks(lambda plan: tuple(layer.activation for layer in plan.network.layers)),
+        ranks(lambda plan: plan.update.optimizer),
+        ranks(lambda plan: plan.learning_rate_init),
+        ranks(lambda plan: type(plan.update.clipping)),
+        ranks(lambda plan: tuple((type(layer.regularizer), type(layer.constraint)) for layer in plan.network.layers)),
+        strict=True,
+    )
+    return [lane for _, lane in sorted(zip(keys, lanes, strict=True), key=lambda pair: pair[0])]
+
+
 class Population:
     """Networks of several lanes, trained in lockstep.
 
@@ -111,7 +123,7 @@ class Population:
     """
 
     def __init__(self, lanes):
-        self._lanes = lanes
+        self._lanes = lanes = _side_by_side(lanes)
         plans = [lane.plan for lane in lanes]
         first = plans[0]
         seeds = [plan.seeds.dropout for plan in plans]
@@ -149,12 +161,11 @@ class Population:
             self.figures = torch.stack([loss, self.network.penalty(), norms], 1).tolist()
 
     def _rates(self):
-        """The rates of each update: a number where all lanes have the same, and one tensor for as long as they stay."""
+        """The rates of each update: a number where all lanes have the same, and one tuple for as long as they stay."""
         known = {}
         for rates in zip(*(lane.next_rates for lane in self._lanes), strict=True):
             if rates not in known:
-                is_one = len(set(rates)) == 1
-                known[rates] = rates[0] if is_one else torch.tensor(rates, dtype=torch.float64, device=self.network.device)
+                known[rates] = rates[0] if len(set(rates)) == 1 else rates
             yield known[rates]
 
     def validation_outputs(self, data, rows):

@@ -87,16 +87,6 @@ def test_strengths_may_differ_by_network(make, strengths, dtype):
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)
-def test_general_form_is_the_same_penalty(name):
-    regularizer = REGULARIZERS[name]()
-    general = regularizer.general_form()
-    kernel = kernels(5, 7)
-    assert type(general) is L1L2
-    torch.testing.assert_close(general.penalty(kernel), regularizer.penalty(kernel), rtol=1e-12, atol=0.0)
-    torch.testing.assert_close(gradient_of(general, kernel), gradient_of(regularizer, kernel), rtol=1e-12, atol=1e-15)
-
-
-@pytest.mark.parametrize("name", REGULARIZERS)
 def test_works_under_inference_mode(name):
     expected = gradient_of(REGULARIZERS[name](), kernels(5, 7))
     with torch.inference_mode():

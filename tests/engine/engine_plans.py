@@ -70,7 +70,7 @@ def train(network, X, y, orders, rates, update_plans=None, loss=None, batch_size
     """Run an epoch for each order and return their losses, one tensor of shape (K,) each."""
     update_plans = update_plans or [UpdatePlan(SGD())] * network.n_networks
     trainer = Trainer(network, Update(network, update_plans), loss or CategoricalCrossentropy(), batch_size)
-    rate = rates[0] if network.n_networks == 1 else torch.tensor(rates, dtype=torch.float64)
+    rate = rates[0] if network.n_networks == 1 else tuple(rates)
     return [trainer.run_epoch(X, y, order, [rate] * trainer.n_updates(order.shape[-1])) for order in orders]
 
 

@@ -3,7 +3,7 @@ import torch
 from layer_step import draw, gradcheck, run_calls
 
 from skdnn.components import ACTIVATIONS, ELU, BatchNorm, CallableActivation, LeakyReLU
-from skdnn.engine.layers import Activate, BatchNormalization, Dense, Dropout, _draw_mask
+from skdnn.engine.layers import Activate, BatchNormalization, Dense, Dropout, OneByOne, _draw_mask
 
 N_ROWS, N_IN, N_OUT = 6, 4, 3
 
@@ -49,8 +49,11 @@ def normalization(n_networks, scale, shift, scale_gradient=None, shift_gradient=
     scale_gradient = torch.full_like(scale, torch.nan) if scale_gradient is None else scale_gradient
     shift_gradient = torch.full_like(shift, torch.nan) if shift_gradient is None else shift_gradient
     mean, variance = torch.zeros_like(scale), torch.ones_like(scale)
-    layer = BatchNormalization(scale, shift, scale_gradient, shift_gradient, mean, variance, n_networks, BatchNorm(**settings))
-    return layer, mean, variance
+    tensors = scale, shift, scale_gradient, shift_gradient, mean, variance
+    if n_networks == 1:
+        return BatchNormalization(*tensors, BatchNorm(**settings)), mean, variance
+    layers = [BatchNormalization(*own, BatchNorm(**settings)) for own in zip(*tensors, strict=True)]
+    return OneByOne(layers, N_OUT, scale), mean, variance
 
 
 @networks
@@ -112,7 +115,7 @@ def away_from_kinks(n_networks):
 @pytest.mark.parametrize("activation", ACTIVATION_CASES.values(), ids=ACTIVATION_CASES)
 def test_activation_gradients(activation, n_networks):
     def run(inputs, gradient):
-        layer = Activate(activation, n_networks, N_OUT, inputs[0])
+        layer = Activate([activation] * n_networks, N_OUT, inputs[0])
         outputs = run_calls(layer.forward(inputs[0]))
         return outputs if gradient is None else (run_calls(layer.backward(gradient)),)
 
@@ -124,7 +127,7 @@ def test_activation_is_its_modules_function_in_training_and_prediction(activatio
     z = away_from_kinks(3).detach()
     expected = activation.to_module()(z)
     with torch.inference_mode():
-        layer = Activate(activation, 3, N_OUT, z)
+        layer = Activate([activation] * 3, N_OUT, z)
         torch.testing.assert_close(run_calls(layer.forward(z.clone())), expected)
         torch.testing.assert_close(layer.infer(z.clone()), expected)
 

@@ -63,7 +63,7 @@ def train(is_scripted, plan, update_plan, monkeypatch, loss=None, dtype=torch.fl
         for order in make_orders(4, n_rows=n_rows):
             n = own.n_updates(n_rows)
             losses.append(own.run_epoch(X, y, order, rates or [RATE] * n, **kwargs))
-    return [*losses, network.parameters.data, network.statistics.data, *update._rule.state_tensors()], update.n_updates
+    return [*losses, network.parameters.data, network.statistics.data, *update.state_tensors()], update.n_updates
 
 
 def assert_same(plan, update_plan, monkeypatch, **kwargs):

@@ -161,7 +161,7 @@ def test_snapshots_are_of_all_networks_by_default():
 
 def run(network, update, X, y, orders, rates):
     trainer = Trainer(network, update, CategoricalCrossentropy(), 8)
-    rate = rates[0] if network.n_networks == 1 else torch.tensor(rates, dtype=torch.float64)
+    rate = rates[0] if network.n_networks == 1 else tuple(rates)
     return [trainer.run_epoch(X, y, order, [rate] * trainer.n_updates(order.shape[-1])) for order in orders]
 
 
@@ -235,10 +235,10 @@ def test_the_state_is_copied():
     update = Update(network, updates)
     X, y = make_data(35)
     run(network, update, X, y, make_orders(1, n_rows=35), RATES)
-    before = [tensor.clone() for tensor in update._rule.state_tensors()]
+    before = [tensor.clone() for tensor in update.state_tensors()]
     chosen = network.select([0, 2])
     run(chosen, update.select(chosen, updates[:2], [0, 2]), X, y, make_orders(1, n_rows=35), RATES[:2])
-    for tensor, expected in zip(update._rule.state_tensors(), before, strict=True):
+    for tensor, expected in zip(update.state_tensors(), before, strict=True):
         assert torch.equal(tensor, expected)
 
 

@@ -5,7 +5,7 @@ import torch
 from layer_step import draw, gradcheck, run_calls
 
 from skdnn.components import BatchNorm
-from skdnn.engine.layers import BatchNormalization
+from skdnn.engine.layers import BatchNormalization, OneByOne
 
 N_ROWS, N_UNITS = 6, 3
 MOMENTUM, EPSILON = 0.7, 1e-3
@@ -31,7 +31,11 @@ def make_layer(scale, shift, weights, n_networks=1):
     """A layer, and the tensors that it fills: gradients of scale and shift, running mean and variance."""
     filled = [torch.full_like(tensor, torch.nan) for tensor in (scale, shift)]
     filled += [torch.zeros_like(scale), torch.ones_like(scale)]
-    layer = BatchNormalization(scale, shift, *filled, n_networks, BatchNorm(momentum=MOMENTUM, epsilon=EPSILON))
+    tensors, norm = (scale, shift, *filled), BatchNorm(momentum=MOMENTUM, epsilon=EPSILON)
+    if n_networks == 1:
+        layer = BatchNormalization(*tensors, norm)
+    else:
+        layer = OneByOne([BatchNormalization(*own, norm) for own in zip(*tensors, strict=True)], N_UNITS, scale)
     layer.row_weights = None if weights is None else row_weights(weights)
     return layer, filled
 

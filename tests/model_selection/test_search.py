@@ -129,13 +129,13 @@ GRIDS = {
     "regularizer": ({}, {"regularizer": [None, L1(0.01), "l2", L1L2(0.001, 0.01), L2(0.1)]}, [5]),
     "nested_regularizer": ({"regularizer": L1()}, {"regularizer__l1": [0.0, 0.001, 0.1]}, [3]),
     "max_norm": ({}, {"max_norm": [None, 0.5, MaxNorm(1.0)]}, [3]),
-    "max_norm_axis": ({}, {"max_norm": [1.0, MaxNorm(0.5), MaxNorm(1.0, axis="outgoing")]}, [2, 1]),
+    "max_norm_axis": ({}, {"max_norm": [1.0, MaxNorm(0.5), MaxNorm(1.0, axis="outgoing")]}, [3]),
     "momentum": ({}, {"optimizer": [Momentum(0.0), "momentum", Momentum(0.5)]}, [3]),
     "nested_momentum": ({"optimizer": Momentum()}, {"optimizer__momentum": [0.0, 0.5, 0.9]}, [3]),
     "nested_in_candidates": (
         {},
         {"optimizer": [Momentum(), Nesterov()], "optimizer__momentum": [0.2, 0.5]},
-        [2, 2],
+        [4],
     ),
     "nested_in_candidates_and_lists": (
         {},
@@ -143,7 +143,7 @@ GRIDS = {
             {"optimizer": [Momentum(), Nesterov()], "optimizer__momentum": [0.2, 0.9]},
             {"optimizer": ["momentum", "adam"]},
         ],
-        [3, 2, 1],
+        [6],
     ),
     "dropout": ({}, {"dropout": [0.0, 0.3], "input_dropout": [0.0, 0.2]}, [4]),
     "all_numbers": (
@@ -156,10 +156,10 @@ GRIDS = {
         },
         [8],
     ),
-    "activation": ({}, {"activation": ["relu", "elu", LeakyReLU(0.2)], "learning_rate_init": RATES}, [2, 2, 2]),
-    "activation_number": ({"activation": ELU()}, {"activation__alpha": [1.0, 0.5], "max_norm": [None, 1.0]}, [2, 2]),
-    "callable_activation": ({}, {"activation": [torch.sin, torch.nn.Softsign], "learning_rate_init": RATES}, [2, 2]),
-    "optimizer": ({}, {"optimizer": ["sgd", "adagrad", "nadam", "amsgrad"], "max_norm": [None, 1.0]}, [2] * 4),
+    "activation": ({}, {"activation": ["relu", "elu", LeakyReLU(0.2)], "learning_rate_init": RATES}, [6]),
+    "activation_number": ({"activation": ELU()}, {"activation__alpha": [1.0, 0.5], "max_norm": [None, 1.0]}, [4]),
+    "callable_activation": ({}, {"activation": [torch.sin, torch.nn.Softsign], "learning_rate_init": RATES}, [4]),
+    "optimizer": ({}, {"optimizer": ["sgd", "adagrad", "nadam", "amsgrad"], "max_norm": [None, 1.0]}, [8]),
     "torch_optimizer": (
         {},
         {"optimizer": [torch.optim.RAdam, TorchOptimizer(torch.optim.SGD, momentum=0.9)], "learning_rate_init": RATES},
@@ -178,7 +178,7 @@ GRIDS = {
     "per_layer_activation": (
         DEEP,
         {"activation": [["relu", "tanh"], ["elu", LeakyReLU()]], "learning_rate_init": RATES},
-        [2, 2],
+        [4],
     ),
     "hidden_layer_sizes": (
         {},
@@ -208,11 +208,11 @@ GRIDS = {
         {"tol": [0.05, 0.2], "learning_rate_init": RATES},
         [4],
     ),
-    "batch_norm": ({}, {"batch_norm": [True, False, BatchNorm(0.5)], "learning_rate_init": RATES}, [2, 2, 2]),
+    "batch_norm": ({}, {"batch_norm": [True, False, BatchNorm(0.5)], "learning_rate_init": RATES}, [4, 2]),
     "class_weight": ({}, {"class_weight": [None, {"rose": 3.0}], "learning_rate_init": RATES}, [2, 2]),
     "balanced": ({"class_weight": "balanced"}, {"learning_rate_init": RATES}, [2]),
     "label_smoothing": ({}, {"label_smoothing": [0.0, 0.1], "learning_rate_init": RATES}, [2, 2]),
-    "gradient_clipping": ({}, {"gradient_clipping": [None, 1.0, 0.1, ClipValue(0.1)]}, [2, 1, 1]),
+    "gradient_clipping": ({}, {"gradient_clipping": [None, 1.0, 0.1, ClipValue(0.1)]}, [4]),
     "random_state": ({"dropout": 0.2}, {"random_state": [0, 1, 2]}, [3]),
     "random_state_and_early_stopping": (STOPPING, {"random_state": [0, 1], "learning_rate_init": RATES}, [2, 2]),
     "shuffle": ({}, {"shuffle": [True, False], "learning_rate_init": RATES}, [2, 2]),
@@ -220,7 +220,7 @@ GRIDS = {
     "several_grids": (
         {},
         [{"learning_rate_init": RATES}, {"learning_rate_init": [0.05], "activation": ["tanh"], "dropout": [0.0, 0.2]}],
-        [2, 2],
+        [4],
     ),
     "an_empty_grid_beside_another": ({}, [{}, {"learning_rate_init": RATES}], [3]),
     "the_same_candidate_twice": ({}, {"learning_rate_init": [0.05, 0.01, 0.05]}, [2]),
@@ -395,12 +395,12 @@ PIPELINES = {
     ),
     "nested_in_the_last_step": (
         {"mlp__optimizer": [Momentum(), Nesterov()], "mlp__optimizer__momentum": [0.2, 0.5], "scaler__with_std": [True, False]},
-        [2, 2, 2, 2],
+        [4, 4],
     ),
     "last_step_replaced": ({"mlp": [make(), make(learning_rate_init=0.1), make(activation="tanh")]}, None),
     "last_step_replaced_and_set": (
         {"mlp": [make(activation="tanh"), make(activation="elu")], **RATES_OF_STEP},
-        [2, 2],
+        [4],
     ),
     "last_step_of_other_libraries": (
         [{"mlp": [LogisticRegression()], "mlp__C": [0.1, 1.0]}, {"mlp": [make()], **RATES_OF_STEP}, RATES_OF_STEP],

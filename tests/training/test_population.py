@@ -274,6 +274,22 @@ CASES = {
         ],
         {},
     ),
+    "activations": ([make_plan({"activation": activation}) for activation in (Tanh(), ReLU(), ELU(0.5), ReLU(), Tanh())], {}),
+    "rules": (
+        [
+            make_plan(optimizer=optimizer, learning_rate_init=0.01, max_iter=n, clipping=clipping)
+            for optimizer, n, clipping in (
+                (SGD(), 6, None),
+                (Adam(epsilon=1e-3), 3, ClipNorm(0.1)),
+                (SGD(), 2, ClipValue(0.01)),
+                (Adam(epsilon=1e-3), 6, None),
+                (Momentum(), 4, ClipNorm(0.5)),
+            )
+        ],
+        {},
+    ),
+    "batch_norm": ([make_plan({"batch_norm": BatchNorm(*numbers)}) for numbers in ((0.9, 1e-5), (0.5, 1e-3))], {}),
+    "axes": ([make_plan({"constraint": MaxNorm(0.5, axis)}) for axis in ("incoming", "outgoing", "incoming")], {}),
     "one": ([make_plan(TECHNIQUES[0], optimizer=Momentum())], {}),
 }
 
@@ -532,16 +548,16 @@ FREE = {
     "l1": {"layers": {"regularizer": L1()}},
     "max_norm": {"layers": {"constraint": MaxNorm(0.5)}},
     "equal_activation": {"layers": {"activation": Tanh()}},
+    "activation": {"layers": {"activation": ReLU()}},
+    "activation_number": {"layers": {"activation": ELU(0.5)}},
+    "axis": {"layers": {"constraint": MaxNorm(0.5, axis="outgoing")}},
+    "optimizer": {"optimizer": Nesterov()},
+    "clipping": {"clipping": ClipNorm()},
 }
 BOUND = {
     "width": {"layers": {"n_hidden": 7}},
-    "activation": {"layers": {"activation": ReLU()}},
-    "activation_number": {"layers": {"activation": ELU(0.5)}},
     "batch_norm": {"layers": {"batch_norm": BatchNorm()}},
-    "axis": {"layers": {"constraint": MaxNorm(0.5, axis="outgoing")}},
-    "optimizer": {"optimizer": Nesterov()},
     "torch_optimizer": {"optimizer": TorchOptimizer(torch.optim.SGD)},
-    "clipping": {"clipping": ClipNorm()},
     "loss": {"loss": CategoricalCrossentropy(label_smoothing=0.1)},
     "batch_size": {"batch_size": 4},
     "shuffle": {"shuffle": False},
@@ -568,12 +584,12 @@ def test_plans_that_cannot_share(changes):
 
 def test_more_pairs_of_plans():
     assert not can_share(*[make_plan(optimizer=TorchOptimizer(torch.optim.SGD))] * 2)
-    assert not can_share(make_plan(clipping=ClipNorm()), make_plan(clipping=ClipValue()))
+    assert can_share(make_plan(clipping=ClipNorm()), make_plan(clipping=ClipValue()))
     assert can_share(make_plan(clipping=ClipNorm(1.0)), make_plan(clipping=ClipNorm(2.0)))
     assert can_share(*(make_plan({"constraint": MaxNorm(r, axis="outgoing")}) for r in (1.0, 2.0)))
     assert can_share(*(make_plan({"batch_norm": BatchNorm()}) for _ in range(2)))
-    assert not can_share(*(make_plan({"batch_norm": BatchNorm(momentum)}) for momentum in (0.9, 0.5)))
-    assert not can_share(*(make_plan({"activation": ELU(alpha)}) for alpha in (1.0, 0.5)))
+    assert can_share(*(make_plan({"batch_norm": BatchNorm(momentum)}) for momentum in (0.9, 0.5)))
+    assert can_share(*(make_plan({"activation": ELU(alpha)}) for alpha in (1.0, 0.5)))
 
 
 def change(data, name, row=0):
