@@ -16,15 +16,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 # TorchScript's numbers of dtypes (c10::ScalarType), as far as the kernels of a step are given any.
 _DTYPE_NUMBERS = {torch.float32: 6, torch.float64: 7}
 
-# Learning rates of the two steps that are compared: numbers that no technique has among its own.
+# Learning rates of the two steps that are compared: numbers that no technique has among its own. Further ones are near them.
 _PROBE_RATES = (0.0061803398875, 0.0057721566490)
+_NEAR = 0.0027182818285
 
 
 class _NotScriptableError(Exception):
     """The calls of a step are more than kernels over static memory."""
 
 
-def compile_steps(steps, n_batches, states, n_updates):
+def compile_steps(steps, n_batches, states, n_updates, pattern=None):
     """Return one call for the steps of several batches, or None where they must be made one by one.
 
     Parameters
@@ -37,29 +38,57 @@ def compile_steps(steps, n_batches, states, n_updates):
         What steps change and later steps depend on, by name; it is what it was before when this returns.
     n_updates : int
         Updates done so far.
+    pattern : tuple of int, default=None
+        For learning rates that are a tuple, which of them are equal; see `pattern_of`.
 
     Returns
     -------
     run : callable or None
         ``run(learning_rates, n_updates)`` makes the steps of the first ``len(learning_rates)`` batches, to the bit as `steps`
-        would, after `n_updates` updates.
+        would, after `n_updates` updates. All its rates must have the pattern.
     """
     batches = (0, min(1, n_batches - 1))
     before = _save(states)
-    probes = [(rate, n_updates + 1 + i) for i, rate in enumerate(_PROBE_RATES)]
+    rates = [_probe_of(rate, pattern) for rate in _PROBE_RATES]
     try:
-        logs = [_log(steps, i, *probe) for i, probe in zip(batches, probes, strict=True)]
+        logs = [_log(steps, i, rate, n_updates + 1 + k) for k, (i, rate) in enumerate(zip(batches, rates, strict=True))]
         expected = _save(states)
-        run = _Script(logs, probes).bind(n_batches)
+        numbers = [(*_distinct(rate), n_updates + 1 + k) for k, rate in enumerate(rates)]
+        run = _Script(logs, numbers).bind(n_batches)
         _restore(states, before)
-        run(list(_PROBE_RATES) if n_batches > 1 else _PROBE_RATES[:1], n_updates)
-        if n_batches == 1:
-            run(_PROBE_RATES[1:], n_updates + 1)
+        if n_batches > 1:
+            run(rates, n_updates)
+        else:
+            run(rates[:1], n_updates)
+            run(rates[1:], n_updates + 1)
         return run if _are_same(states, expected) else None
     except (_NotScriptableError, AttributeError, RuntimeError):
         return None
     finally:
         _restore(states, before)
+
+
+def pattern_of(learning_rate):
+    """Return for each of a tuple of rates the number of its value, in the order in which values come up; None for a number.
+
+    Examples
+    --------
+    >>> from skdnn.engine.script import pattern_of
+    >>> pattern_of((0.1, 0.5, 0.1, 0.2))
+    (0, 1, 0, 2)
+    """
+    if not isinstance(learning_rate, tuple):
+        return None
+    numbers = {rate: i for i, rate in enumerate(_distinct(learning_rate))}
+    return tuple(numbers[rate] for rate in learning_rate)
+
+
+def _distinct(learning_rate):
+    return list(dict.fromkeys(learning_rate)) if isinstance(learning_rate, tuple) else [learning_rate]
+
+
+def _probe_of(rate, pattern):
+    return rate if pattern is None else tuple(rate * (1.0 + _NEAR * number) for number in pattern)
 
 
 def _save(states):
@@ -112,14 +141,16 @@ class _Script:
     ----------
     logs : list of list
         Kernels of two steps.
-    probes : list of tuple
-        Learning rate and number of each.
+    numbers : list of tuple
+        Learning rates of each, and its number.
     """
 
-    def __init__(self, logs, probes):
+    def __init__(self, logs, numbers):
         first, second = logs
-        self._variables = dict(zip(zip(*probes, strict=True), ("rate", "n"), strict=True))
-        self._variables[tuple(-rate for rate, _ in probes)] = "-rate"
+        *rates, n = zip(*numbers, strict=True)
+        self._variables = {n: "n"}
+        for k, (a, b) in enumerate(rates):
+            self._variables |= {(a, b): f"rate[{k}]", (-a, -b): f"-rate[{k}]"}
         self._shared, self._batch, self._results, self._lists = {}, {}, {}, []
         if [call[0] for call in first] != [call[0] for call in second]:
             raise _NotScriptableError
@@ -129,7 +160,7 @@ class _Script:
         self.source = "\n".join(
             [
                 "def run(shared: List[Tensor], lists: List[List[Tensor]], batches: List[List[Tensor]],",
-                "        rates: List[float], n_updates: int):",
+                "        rates: List[List[float]], n_updates: int):",
                 *shared,
                 "    for i in range(len(rates)):",
                 *batch,
@@ -154,7 +185,7 @@ class _Script:
 
         def steps(learning_rates, n_updates):
             with torch.jit.optimized_execution(False):  # it changes nothing but the first runs' time
-                run(shared, self._lists, batches, learning_rates, n_updates)
+                run(shared, self._lists, batches, list(map(_distinct, learning_rates)), n_updates)
 
         return steps
 

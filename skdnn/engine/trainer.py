@@ -1,11 +1,12 @@
 """One epoch of training: shuffled rows are gathered in chunks of batches, and each batch makes one update."""
 
-from functools import partial
+import itertools
+from functools import cached_property, partial
 
 import torch
 
 from skdnn.engine.rows import gather_rows
-from skdnn.engine.script import compile_steps
+from skdnn.engine.script import compile_steps, pattern_of
 from skdnn.engine.storage import empty_for_each
 
 # A chunk holds this many batches, fewer where they are large: enough that gathering costs one call in some tens of steps.
@@ -137,15 +138,16 @@ class Trainer:
         """Make one update for each of the chunk's first `count` batches."""
         step = self._update.step
         if watcher is None:
-            script = self._script(chunk, count)
+            rates = list(itertools.islice(rates, count))
+            script = self._script(chunk, rates)
             if script is not None:
-                script([next(rates) for _ in range(count)], self._update.n_updates)
+                script(rates, self._update.n_updates)
                 self._update.n_updates += count
                 return
-            for program in chunk.programs[:count]:
+            for program, rate in zip(chunk.programs[:count], rates, strict=True):
                 for call in program:
                     call()
-                step(next(rates))
+                step(rate)
             return
         for i, program in enumerate(chunk.programs[:count]):
             batch = chunk.x[i], chunk.y[i]
@@ -156,26 +158,31 @@ class Trainer:
             step(next(rates))
             watcher.batch_ends(*batch, chunk.outputs[i], chunk.losses(slice(i, i + 1)).sum(0))
 
-    def _script(self, chunk, count):
+    def _script(self, chunk, rates):
         """The chunk's steps as one call, once there have been enough of them; None where they are made one by one."""
-        chunk.n_steps += count
-        if chunk.n_steps < _STEPS_BEFORE_SCRIPT or count < min(2, chunk.n_batches):
+        chunk.n_steps += len(rates)
+        if chunk.n_steps < _STEPS_BEFORE_SCRIPT or len(rates) < min(2, chunk.n_batches) or not self._is_scriptable:
             return None
-        if not chunk.is_compiled:
-            chunk.is_compiled = True
-            if self._is_scriptable():
-                network, update = self._network, self._update
-                states = [{"parameters": network.parameters.data, "statistics": network.statistics.data}, *update.states]
-                chunk.script = compile_steps(partial(self._step, chunk), chunk.n_batches, states, update.n_updates)
+        pattern, *others = {pattern_of(rate) for rate in dict.fromkeys(rates)}
+        if others:
+            return None
+        network, update = self._network, self._update
+        update.adapt_to(rates[0])
+        states = [{"parameters": network.parameters.data, "statistics": network.statistics.data}, *update.states]
+        # A script is of tensors: that of rules which have been divided since is no longer of use.
+        key = pattern, len(states)
+        if key != chunk.key:
+            chunk.key = key
+            chunk.script = compile_steps(partial(self._step, chunk), chunk.n_batches, states, update.n_updates, pattern)
         return chunk.script
 
+    @cached_property
     def _is_scriptable(self):
         network = self._network
         return (
-            network.n_networks == 1
-            and network.device.type == "cpu"
+            network.device.type == "cpu"
             and network.parameters.data.numel() <= _SCRIPT_PARAMETERS
-            and not network.plans[0].calls_users_code
+            and not any(plan.calls_users_code for plan in network.plans)
             and not self._update.calls_users_code
             and not self._loss.calls_users_code
         )
@@ -205,7 +212,8 @@ class _Chunk:
     n_batches : int
     n_steps : int
         Steps made without a watcher.
-    is_compiled : bool
+    key : tuple or None
+        What the script is of.
     script : callable or None
         See `compile_steps`.
     x : Tensor of shape (n_batches, [n_networks,] size, n_features)
@@ -218,7 +226,7 @@ class _Chunk:
 
     def __init__(self, network, loss, n_batches, size, has_own_batches, n_weights, has_sample_weight):
         self.n_batches = n_batches
-        self.n_steps, self.is_compiled, self.script = 0, False, None
+        self.n_steps, self.key, self.script = 0, None, None
         self._loss = loss
         self._size = size
         leading = () if network.n_networks == 1 else (network.n_networks,)

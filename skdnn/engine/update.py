@@ -56,11 +56,9 @@ class Update:
         """Do as `step` does, as the `n`-th update."""
         for call in self._before:
             call()
-        if isinstance(learning_rate, tuple):
-            self._step_each(learning_rate, n)
-        else:
-            for rule in self._rules:
-                rule.step(learning_rate, n)
+        self.adapt_to(learning_rate)
+        for rule in self._rules:
+            rule.step(learning_rate[rule.run.start] if isinstance(learning_rate, tuple) else learning_rate, n)
         for call in self._after:
             call()
 
@@ -69,11 +67,11 @@ class Update:
         """What updates change beside the parameters and later ones depend on: tensors by name, a dict for each rule."""
         return [rule.state for rule in self._rules]
 
-    def _step_each(self, rates, n):
-        if rates is not self._rates:
-            self._rates, self._rules = rates, [part for rule in self._rules for part in rule.split(rates)]
-        for rule in self._rules:
-            rule.step(rates[rule.run.start], n)
+    def adapt_to(self, learning_rate):
+        """Give networks of different rates rules of their own, with states of their own."""
+        if isinstance(learning_rate, tuple) and learning_rate is not self._rates:
+            self._rates = learning_rate
+            self._rules = [part for rule in self._rules for part in rule.split(learning_rate)]
 
     def select(self, network, plans, indices):
         """Return the update of some of the networks, with their state.

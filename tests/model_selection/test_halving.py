@@ -218,7 +218,7 @@ def test_epochs_are_max_iter_of_the_last_step(prefix):
         {"refit": lambda results: 0},
         {"scoring": None, "verbose": 1},
     ],
-    ids=str,
+    ids=lambda settings: "-".join(settings),
 )
 def test_settings_of_a_halving(settings, capsys):
     ours, theirs, _ = compare_halvings(make(), {"learning_rate_init": RATES}, **settings)

@@ -229,7 +229,7 @@ def copy_tests(module, names, **meanings):
     for part in (body[:n_imports], body[n_imports:]):
         exec(compile(ast.Module(part, []), PATH, "exec"), vars(copy))
         vars(copy).update(meanings)
-    tests = {name: getattr(copy, name) for name in names}
+    tests = {name: getattr(copy, name) for name in sorted(names)}  # in the same order in every process
     return {name: staticmethod(pytest.mark.slow(test) if name in SLOW else test) for name, test in tests.items()}
 
 
