@@ -86,7 +86,7 @@ class Dense:
         return self._multiply_add(self._bias, self._for_each_network(x), self._kernel_t)
 
     def _product(self, single, batched, *operands, out):
-        """The calls of one product: one for all networks, or one for each where one for all gains nothing or rounds otherwise."""
+        """The calls of a product: one for all networks, or one for each where one for all gains nothing or rounds otherwise."""
         *_, left, right = operands
         is_large = left.shape[-2] * left.shape[-1] * right.shape[-1] > _LARGE_PRODUCT
         is_by_vector = self._kernel.shape[-2] == 1  # for one network torch has another kernel for it
