@@ -17,6 +17,9 @@ from skdnn.engine.runs import part_of, runs_of
 from skdnn.engine.storage import empty_for_each
 from skdnn.engine.weighted_norm import WeightedNorm
 
+# Multiplications from which a batched product gains nothing on one for each network, and loses where its result has gaps.
+_LARGE_PRODUCT = 1_000_000
+
 _batch_norm = kernel_of(torch.ops.aten.native_batch_norm.out)
 _batch_norm_backward = kernel_of(torch.ops.aten.native_batch_norm_backward.out)
 
@@ -69,22 +72,28 @@ class Dense:
     def forward(self, x, out=None):
         self._x = x = self._for_each_network(x)
         out = self._outputs[x.shape[-2]] if out is None else out
-        if self._n_networks > 1 and self._kernel.shape[-2] == 1:  # for one network a product with a vector, which adds up alike
-            tensors = (self._bias[:, 0], x, self._kernel_t, out)
-            return out, [partial(torch.addmm, *own, out=target) for *own, target in zip(*tensors, strict=True)]
-        return out, [partial(self._multiply_add, self._bias, x, self._kernel_t, out=out)]
+        return out, self._product(torch.addmm, self._multiply_add, self._bias, x, self._kernel_t, out=out)
 
     def backward(self, gradient):
         n_rows = gradient.shape[-2]
-        calls = [partial(self._multiply, gradient.mT, self._x, out=self._kernel_gradient)]
+        calls = self._product(torch.mm, self._multiply, gradient.mT, self._x, out=self._kernel_gradient)
         calls += [self._bias_gradient.zero_] if self._is_normalized else self._sum_over_rows(gradient)
         if self._is_first:
             return None, calls
         input_gradient = self._input_gradients[n_rows]
-        return input_gradient, [*calls, partial(self._multiply, gradient, self._kernel, out=input_gradient)]
+        return input_gradient, calls + self._product(torch.mm, self._multiply, gradient, self._kernel, out=input_gradient)
 
     def infer(self, x):
         return self._multiply_add(self._bias, self._for_each_network(x), self._kernel_t)
+
+    def _product(self, single, batched, *operands, out):
+        """The calls of a product: one for all networks, or one for each where one for all gains nothing or rounds otherwise."""
+        *_, left, right = operands
+        is_large = left.shape[-2] * left.shape[-1] * right.shape[-1] > _LARGE_PRODUCT
+        is_by_vector = self._kernel.shape[-2] == 1  # for one network torch has another kernel for it
+        if self._n_networks == 1 or not (is_large or is_by_vector):
+            return [partial(batched, *operands, out=out)]
+        return [partial(single, *own, out=target) for *own, target in zip(*operands, out, strict=True)]
 
     def _for_each_network(self, x):
         """Give a batch that all networks share the networks' axis."""

@@ -191,7 +191,7 @@ def test_an_update_by_the_same_numbers_is_the_same(name, dtype):
 
 def assert_ends_where_separate_fits_end_bit_for_bit(plans, update_plans, rates, dtype, is_own=False):
     n_networks, n_rows = len(plans), 67  # four batches of 16, and one of 3
-    X, y = make_data(n_rows, WIDE[0], WIDE[-1], dtype)
+    X, y = make_data(n_rows, plans[0].layers[0].n_in, WIDE[-1], dtype)
     orders = make_orders(3, *([n_networks] if is_own else []), n_rows=n_rows)
     population = make_network(*plans, dtype=dtype)
     losses = train(population, X, y, orders, rates, update_plans, batch_size=16)
@@ -221,6 +221,12 @@ def test_techniques_bit_for_bit(norm, dtype):
     plans = [plan_network(WIDE, ELU(), batch_norm=norm, **techniques) for techniques in EVERYTHING]
     updates = [UpdatePlan(Momentum(), ClipNorm(bound)) for bound in (0.2, 0.5, 1.0, 0.5)]
     assert_ends_where_separate_fits_end_bit_for_bit(plans, updates, [*RATES, 0.05], dtype)
+
+
+@dtypes
+def test_products_of_every_size_bit_for_bit(dtype):
+    plans = [plan_network((200, 400, 24, 10), dropout=rate) for rate in (0.0, 0.2)]
+    assert_ends_where_separate_fits_end_bit_for_bit(plans, [UpdatePlan(Adam())] * 2, RATES[:2], dtype)
 
 
 @dtypes
