@@ -49,7 +49,7 @@ class _Call:
     estimator : estimator
         As it was given, without the memory.
     candidates : Candidates or None
-        Those that are evaluated.
+        Those that are evaluated; none where a subclass does without.
     """
 
     X: Any
@@ -113,7 +113,7 @@ class _Turns:
         pass
 
     def on_fit_task_begin(self, estimator, context):
-        if context.task_name == "candidate-split-evaluation":
+        if context.task_name == "candidate-split-evaluation" and self._call.candidates is not None:
             self._call.candidates.turn = context.task_id
 
     def on_fit_task_end(self, estimator, context):
@@ -207,7 +207,7 @@ class TrainsTogether:
         return _Splits(splits)
 
     def _format_results(self, candidate_params, n_splits, out, more_results=None):
-        if hasattr(self, "_call"):
+        if hasattr(self, "_call") and self._call.candidates is not None:
             turns = len(out) - len(self._call.candidates) * n_splits
             for turn, seconds in self._call.candidates.corrections.items():
                 fit = out[turns + turn]

@@ -189,9 +189,9 @@ def test_the_estimator_is_as_it_was(settings):
 def test_each_candidate_is_charged_with_its_own_epochs(monkeypatch, n_jobs):
     together, seconds = _candidates.train_in_lockstep, 0.3
 
-    def slowly(nets):
+    def slowly(*args):
         time.sleep(seconds)
-        return together(nets)
+        return together(*args)
 
     monkeypatch.setattr(_candidates, "train_in_lockstep", slowly)
     grid = {"max_iter": [2, 4, 4], "learning_rate_init": [0.01]}

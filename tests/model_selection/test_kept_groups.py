@@ -162,7 +162,7 @@ def test_two_processes_keep_and_take(tmp_path):
     fitted, *_ = search(str(tmp_path), n_jobs=2)
     assert_equal(fitted, undisturbed)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert len(written) == 8 + 8  # a candidate in each process, of each shape and fold
+    assert len(written) == 4 + 4  # of each shape and fold
     fitted, *_ = search(str(tmp_path), n_jobs=2)
     assert_equal(fitted, undisturbed)
     alone, _, counts = search(tmp_path)

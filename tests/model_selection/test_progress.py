@@ -114,7 +114,7 @@ def test_tasks_count_when_they_are_over(bars):
     with joblib.parallel_config(backend="threading"):
         search(make(), {"learning_rate_init": [0.1, 0.05, 0.02, 0.01]}, n_jobs=2)
     (bar,) = bars
-    assert (bar.seen, bar.total) == ([10, 20, 30, 40], 40)
+    assert (bar.seen, bar.total) == ([20, 40], 40)
 
 
 def test_an_interrupt_closes_the_bar(bars, monkeypatch):
