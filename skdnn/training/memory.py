@@ -1,4 +1,4 @@
-"""How much memory networks take that train in lockstep, and how much there is."""
+"""How many networks train in lockstep: as long as it pays, and as they have room for."""
 
 import os
 from pathlib import Path
@@ -9,6 +9,11 @@ from skdnn.components import Optimizer
 
 # Networks that train together at most: beyond it a network's share of a step hardly falls.
 MAX_GROUP = 64
+
+# Multiplications in one product of a batch with all kernels from which one network keeps a CPU as busy as many do. Measured on
+# two cores: at 0.2 million (64-100-10, batch 32) 16 networks train together in 0.65 of the time, at 0.95 million in 0.75; from
+# 1.6 million on (64-256-128-10) in as much or a quarter more, for what they work on no longer stays in the cache.
+_WORK_ALONE = 1_000_000
 
 # Where a system does not say what is free.
 _UNKNOWN = 2**31
@@ -64,7 +69,7 @@ def _of_container():
 
 
 def group_size(session, max_bytes):
-    """Return how many networks like that of a session may train together.
+    """Return how many networks like that of a session are to train together.
 
     Parameters
     ----------
@@ -75,7 +80,11 @@ def group_size(session, max_bytes):
     Returns
     -------
     n_networks : int in [1, 64]
+        1 where one network has enough to do.
     """
+    plan = session.plan
+    if plan.device.type == "cpu" and plan.network.n_products * plan.batch_size > _WORK_ALONE:
+        return 1
     return int(min(MAX_GROUP, max(1, max_bytes // _bytes_of_network(session))))
 
 
