@@ -110,6 +110,7 @@ def test_data_are_sent_once(client, monkeypatch):
     assert max(submitted) < 2_000
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_on_dask")
 def test_an_interrupt_leaves_the_cluster_idle(client, monkeypatch):
     interrupter = threading.Thread(target=interrupt_when, args=(lambda: any(client.processing().values()),))

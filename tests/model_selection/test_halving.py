@@ -560,6 +560,7 @@ EXPECTED = {
 _other_warnings = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::RuntimeWarning")
 
 
+@pytest.mark.slow
 @_other_warnings
 @parametrize_with_checks(CLASSIFIERS[:1], expected_failed_checks=lambda search: EXPECTED)
 def test_halvings_keep_the_contract(estimator, check):

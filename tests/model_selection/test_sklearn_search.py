@@ -233,8 +233,9 @@ def copy_tests(module, names, **meanings):
     return {name: staticmethod(pytest.mark.slow(test) if name in SLOW else test) for name, test in tests.items()}
 
 
+@pytest.mark.slow
 class TestSearches:
-    """Of scikit-learn's estimators."""
+    """Of scikit-learn's estimators, which are searched as scikit-learn does."""
 
     locals().update(copy_tests("sklearn_search_tests", THEIRS.keys() - NOT_APPLICABLE, **SEARCHES))
 
