@@ -178,15 +178,21 @@ class Candidates:
         members = {self._first[j] for j, setting in enumerate(self._settings) if setting in settings}
         members = sorted(j for j in members if (j, rows) not in self._tried)
         self._tried |= {(j, rows) for j in members}
-        groups = []
+        groups, too_large = [], set()
         for j in members:
+            shape = _key([self._final[j].hidden_layer_sizes, self._final[j].batch_size])
+            if shape in too_large:
+                continue
             prepared = self._prepare(j, given, validation)
             if prepared is None:
                 continue
             session = prepared[2].session
             group = self._find_group(groups, session)
             if group is None:
-                groups.append(([prepared], self._size_of_group(session)))
+                size = self._size_of_group(session)
+                groups.append(([prepared], size))
+                if size == 1 and not self._trains_single:
+                    too_large.add(shape)
             else:
                 session.share_data(group[0][2].session)
                 group.append(prepared)
