@@ -8,11 +8,8 @@ value of a technique meets each setting of all others: the summary compares them
 
 import argparse
 import csv
-import os
 import signal
 import sys
-import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -20,14 +17,14 @@ import numpy as np
 from _mnist import load_mnist
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.datasets import load_digits
-from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedKFold, train_test_split
+from sklearn.model_selection import ParameterGrid, StratifiedKFold, train_test_split
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skdnn import MLPDeepClassifier
 from skdnn.components import ELU, L1, Momentum
 from skdnn.displays import TechniqueComparisonDisplay
-from skdnn.model_selection import technique_effects
+from skdnn.model_selection import VectorizedGridSearchCV, technique_effects
 
 TECHNIQUES = {
     "activation": ["logistic", "relu", ELU()],
@@ -90,70 +87,6 @@ def make_grid():
     return [{**shared, "mlp__optimizer": [optimizer], "mlp__learning_rate_init": [rate]} for optimizer, rate in OPTIMIZERS]
 
 
-class ProgressLine:
-    """A callback of scikit-learn that keeps a line about a running search on a stream.
-
-    Fits end in worker processes. Each appends a byte to a file, whose size a thread of the main process watches.
-
-    Parameters
-    ----------
-    n_fits : int
-        Candidates times folds.
-    stream : file, default=None
-        By default `sys.stderr`. On a terminal the line is renewed in place; elsewhere there is one every few seconds.
-    """
-
-    def __init__(self, n_fits, stream=None):
-        self.n_fits = n_fits
-        self.stream = stream
-
-    def __getstate__(self):
-        return {"n_fits": self.n_fits, "path": self.path, "stream": None}
-
-    def setup(self, estimator, context):
-        """Start watching."""
-        handle, self.path = tempfile.mkstemp(prefix="progress-")
-        os.close(handle)
-        self._start = time.perf_counter()
-        self._first = None
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def on_fit_task_begin(self, estimator, context):
-        """Do nothing."""
-
-    def on_fit_task_end(self, estimator, context):
-        """Count a fit that is over."""
-        if context.task_name == "candidate-split-evaluation":
-            with open(self.path, "ab") as file:
-                file.write(b".")
-
-    def teardown(self, estimator, context):
-        """Stop watching."""
-        self._over.set()
-        self._thread.join()
-        os.unlink(self.path)
-
-    def _watch(self):
-        stream = self.stream or sys.stderr
-        on_terminal = stream.isatty()
-        while not self._over.wait(0.2 if on_terminal else 5.0):
-            print(("\r" if on_terminal else "") + self._line(), end="" if on_terminal else "\n", file=stream, flush=True)
-        print(("\r" if on_terminal else "") + self._line(), file=stream, flush=True)
-
-    def _line(self):
-        done = os.path.getsize(self.path)
-        now = time.perf_counter()
-        line = f"{done:>5} of {self.n_fits} fits ({done / self.n_fits:4.0%}), {now - self._start:.0f} s gone"
-        if done and self._first is None:
-            self._first = done, now  # before it, workers were still loading their modules
-        if done < self.n_fits and self._first and done > self._first[0]:
-            n_before, since = self._first
-            line += f", about {(now - since) / (done - n_before) * (self.n_fits - done):.0f} s left"
-        return f"{line:<70}"
-
-
 def start_workers(n_jobs):
     """Start the worker processes of the search, deaf to Ctrl-C: the main process hears it and ends them without a word."""
     if n_jobs != 1:
@@ -183,17 +116,16 @@ def search(X, y, scaler, folds, n_jobs, max_iter):
         device="cpu",
         random_state=RANDOM_STATE,
     )
-    grid = make_grid()
-    grid_search = GridSearchCV(
+    grid_search = VectorizedGridSearchCV(
         Pipeline([("scaler", scaler), ("mlp", classifier)]),
-        grid,
+        make_grid(),
         scoring="accuracy",
         cv=StratifiedKFold(folds, shuffle=True, random_state=RANDOM_STATE),
         n_jobs=n_jobs,
         refit=False,
         error_score="raise",
-    )
-    grid_search.set_callbacks(ProgressLine(len(ParameterGrid(grid)) * folds)).fit(X, y)
+        progress=True,
+    ).fit(X, y)
     results = grid_search.cv_results_
     names = [*TECHNIQUES, "optimizer"]
     candidates = [

@@ -3,11 +3,8 @@
 import csv
 import functools
 import importlib
-import io
-import pickle
 import runpy
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -92,18 +89,6 @@ def test_compare_takes_an_optimizer_and_its_rate_as_one(compare, monkeypatch):
     means = {(c["batch_norm"], c["optimizer"]): c["mean"] for c in candidates}
     changes = [means["True", optimizer] - means["False", optimizer] for optimizer in ("Momentum()", "adam")]
     assert effects[1].effect == pytest.approx(np.mean(changes))
-
-
-def test_progress_counts_across_copies(compare):
-    stream = io.StringIO()
-    progress = compare.ProgressLine(2, stream)
-    progress.setup(None, None)
-    in_a_worker = pickle.loads(pickle.dumps(progress))
-    for task_name in ("candidate-split-evaluation", "grid-search", "candidate-split-evaluation"):
-        in_a_worker.on_fit_task_end(None, types.SimpleNamespace(task_name=task_name))
-    progress.teardown(None, None)
-    assert "2 of 2 fits (100%)" in stream.getvalue()
-    assert not Path(progress.path).exists()
 
 
 def test_compare_draws_from_mnist(compare, small_mnist):
