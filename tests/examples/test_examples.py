@@ -73,7 +73,7 @@ def test_compare_writes_a_table_a_figure_and_a_csv(compare, monkeypatch, tmp_pat
     printed = capsys.readouterr()
     assert "accuracy" in printed.out
     assert "better in" in printed.out
-    assert f"{2 * len(rows)} of {2 * len(rows)} fits (100%)" in printed.err
+    assert f"{2 * len(rows)}/{2 * len(rows)}" in printed.err  # epochs of both folds
 
 
 def test_compare_takes_an_optimizer_and_its_rate_as_one(compare, monkeypatch):
