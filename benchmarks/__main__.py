@@ -1,7 +1,7 @@
 """The command: measure everything, or parts of it, and write tables and figures.
 
     python -m benchmarks                 # everything: benchmarks/RESULTS.md and benchmarks/figures/
-    python -m benchmarks --quick         # reduced, in about three minutes: out/bench-quick/
+    python -m benchmarks --quick         # reduced, in about four minutes: out/bench-quick/
     python -m benchmarks --only fits --workloads digits "MNIST b50"      # parts: out/bench/
     python -m benchmarks --only searches # of hyperparameters, candidates in lockstep and one by one: out/bench/
     python -m benchmarks --report out/bench/results.json     # tables and figures of earlier measurements anew
