@@ -130,7 +130,7 @@ PARTS = {
 
 def _parse(arguments):
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer workloads, rows and rounds: about three minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer workloads, rows and rounds: about four minutes")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"some of: {', '.join(PARTS)}")
     parser.add_argument("--workloads", nargs="+", metavar="NAME", help="parts of names of workloads of the fits")
     parser.add_argument("--output", type=Path, help="folder for the report (default: see above)")
