@@ -130,7 +130,7 @@ def _differs_each_time(transformer):
 
 
 def _global_generators():
-    """The states of the global generators, to tell whether something has been drawn."""
+    """The states of the global generators, to tell whether something has been drawn: also from NumPy's old one."""
     return joblib.hash((np.random.get_state(), random.getstate(), torch.get_rng_state().numpy()))  # noqa: NPY002
 
 

@@ -361,7 +361,6 @@ def test_estimators_that_are_listened_to_are_fitted_from_zero(given, capsys):
 # what goes wrong ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_one_that_diverges_costs_only_itself():
     ours, theirs, counts = compare_halvings(
         make(optimizer="sgd"), {"learning_rate_init": [0.1, 1e300, 0.01, 0.001]}, scoring="accuracy"
