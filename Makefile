@@ -15,7 +15,7 @@ help:
 	@echo "make bench        measure speed and memory beside other libraries: benchmarks/RESULTS.md, in half an hour"
 	@echo "make bench-quick  the same in four minutes, reduced: out/bench-quick/RESULTS.md"
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt $(wildcard skdnn/engine/native/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@

@@ -12,9 +12,6 @@ from skdnn.exceptions import InvalidParameterError
 # Units in the last place that a computed norm may be off by.
 _ROUNDINGS = 4
 
-# Elements of a kernel that are multiplied in less time than it takes to ask whether they must be.
-_SMALL = 2**16
-
 
 class Constraint(Component):
     """A set that a kernel of shape (..., n_out, n_in) is projected onto; leading axes are networks in lockstep."""
@@ -70,9 +67,7 @@ class MaxNorm(Constraint):
         factor = torch.div(radius, norm)  # inf for a vector of norm 0
         # The norm itself is rounded: what is outside by less than its error counts as inside, and is multiplied by exactly 1.
         inside = factor > 1.0 - _ROUNDINGS * torch.finfo(kernel.dtype).eps
-        # An accelerator would have to be waited for, and a small kernel is multiplied faster than looked at.
-        if kernel.device.type != "cpu" or kernel.numel() < _SMALL or not inside.all():
-            kernel.mul_(factor.masked_fill_(inside, 1.0))
+        kernel.mul_(factor.masked_fill_(inside, 1.0))
 
 
 CONSTRAINTS = {"max_norm": MaxNorm}

@@ -35,16 +35,28 @@ class Optimizer(Component):
         """Return the rule's state for `parameters`, a dict of tensors: tensors like them, and others of all networks."""
         return {}
 
-    def update(self, parameters, gradient, state, learning_rate, step):
+    def coefficients(self, learning_rate, step):
+        """Return the numbers that `update` takes and that may differ from step to step, a tuple of floats.
+
+        Parameters
+        ----------
+        learning_rate : float
+        step : int
+            The number of the update, from 1.
+        """
+        return learning_rate, step
+
+    def update(self, parameters, gradient, state, *coefficients):
         """Move `parameters` (and `state`) in place; `gradient` may be used as scratch.
+
+        What it does with tensors must not depend on the coefficients: it is written down once and repeated with others.
 
         Parameters
         ----------
         parameters, gradient : Tensor of shape ([n_networks,] n_parameters)
         state : dict of Tensor
-        learning_rate : float
-        step : int
-            The number of this update, from 1.
+        *coefficients : float
+            As `coefficients` returns them.
         """
         raise NotImplementedError
 
@@ -296,8 +308,11 @@ class AdamW(Adam):
         super().__init__(beta_1, beta_2, epsilon)
         self.weight_decay = weight_decay
 
-    def update(self, parameters, gradient, state, learning_rate, step):
-        parameters.mul_(1.0 - learning_rate * self.weight_decay)
+    def coefficients(self, learning_rate, step):
+        return learning_rate, step, 1.0 - learning_rate * self.weight_decay
+
+    def update(self, parameters, gradient, state, learning_rate, step, kept):
+        parameters.mul_(kept)
         super().update(parameters, gradient, state, learning_rate, step)
 
 
@@ -359,14 +374,17 @@ class NAdam(Optimizer):
         state["product"] = parameters.new_ones(1)
         return state
 
-    def update(self, parameters, gradient, state, learning_rate, step):
-        momentum, following = (self._momentum(at) for at in (step, step + 1))
-        product = state["product"] = state["product"] * momentum
+    def coefficients(self, learning_rate, step):
+        momentum = self._momentum(step)
+        return learning_rate, (1.0 - self.beta_2**step) ** 0.5, momentum, 1.0 - momentum, self._momentum(step + 1)
+
+    def update(self, parameters, gradient, state, learning_rate, root, momentum, new_share, following):
+        product = state["product"].mul_(momentum)
         mean = state["mean"].lerp_(gradient, 1.0 - self.beta_1)
         squares = _square_average(state["squares"], gradient, self.beta_2)
         denominator = torch.sqrt(squares, out=state["scratch"])
-        denominator.div_((1.0 - self.beta_2**step) ** 0.5).add_(self.epsilon)
-        ahead = gradient.mul_((1.0 - momentum) / (1.0 - product)).add_(mean * (following / (1.0 - product * following)))
+        denominator.div_(root).add_(self.epsilon)
+        ahead = gradient.mul_(new_share / (1.0 - product)).add_(mean * (following / (1.0 - product * following)))
         parameters.addcdiv_(ahead, denominator, value=-learning_rate)
 
     def _momentum(self, step):
@@ -403,11 +421,14 @@ class Adamax(Optimizer):
     def init_state(self, parameters):
         return {name: torch.zeros_like(parameters) for name in ("mean", "largest", "scratch")}
 
-    def update(self, parameters, gradient, state, learning_rate, step):
+    def coefficients(self, learning_rate, step):
+        return (learning_rate / (1.0 - self.beta_1**step),)
+
+    def update(self, parameters, gradient, state, rate):
         mean = state["mean"].lerp_(gradient, 1.0 - self.beta_1)
         magnitude = torch.abs(gradient, out=state["scratch"]).add_(self.epsilon)
         largest = torch.maximum(state["largest"].mul_(self.beta_2), magnitude, out=state["largest"])
-        parameters.addcdiv_(mean, largest, value=-learning_rate / (1.0 - self.beta_1**step))
+        parameters.addcdiv_(mean, largest, value=-rate)
 
 
 class TorchOptimizer(Component):

@@ -305,6 +305,11 @@ class Dropout:
     n_units : int
     like : Tensor
 
+    Attributes
+    ----------
+    mask : Tensor of shape ([n_networks,] n_rows, n_units)
+        For the passes recorded next.
+
     References
     ----------
     Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 2014.
@@ -317,35 +322,14 @@ class Dropout:
         self._like = like
         self._outputs = _Buffers(like, len(rates), n_units)
 
-    def reserve_masks(self, n_batches, n_rows):
-        """Make room for the masks of `n_batches` batches; the passes recorded next use them one after the other.
-
-        Returns
-        -------
-        draw_masks : callable
-            Draws the masks of the first batches, whose number it is given.
-        """
+    def make_masks(self, n_batches, n_rows):
+        """Return the `Masks` of `n_batches` batches."""
         leading = () if len(self._rates) == 1 else (len(self._rates),)
         with torch.inference_mode(False):
-            masks = self._like.new_ones(n_batches, *leading, n_rows, self._n_units)
-        self._unrecorded = iter(masks.unbind(0))
-        return partial(self._draw, masks)
-
-    def _draw(self, masks, n_batches, twins=None):
-        """Draw the masks of all batches at once: one call a network instead of one a batch."""
-        masks = masks[:n_batches]
-        n_rows = masks.shape[-2] if twins is None else int(twins.max()) + 1
-        for k, (rate, generator) in enumerate(zip(self._rates, self._generators, strict=True)):
-            if rate > 0.0:
-                mask = masks if len(self._rates) == 1 else masks[:, k]
-                if twins is None:
-                    _draw_mask(mask, rate, generator)
-                else:
-                    drawn = _draw_mask(masks.new_empty(n_batches, n_rows, self._n_units), rate, generator)
-                    mask.copy_(drawn[:, twins[k % len(twins)]])
+            return Masks(self._like.new_ones(n_batches, *leading, n_rows, self._n_units), self._rates, self._generators)
 
     def forward(self, x, out=None):
-        self._mask = next(self._unrecorded)
+        self._mask = self.mask
         out = self._outputs[x.shape[-2]]
         return out, [partial(torch.mul, x, self._mask, out=out)]
 
@@ -354,6 +338,45 @@ class Dropout:
 
     def infer(self, x):
         return x
+
+
+class Masks:
+    """The masks of a dropout layer for some batches.
+
+    Parameters
+    ----------
+    values : Tensor of shape (n_batches, [n_networks,] n_rows, n_units)
+        Where they are.
+    rates, generators : sequence
+        As of `Dropout`.
+    """
+
+    def __init__(self, values, rates, generators):
+        self._values, self._rates, self._generators = values, rates, generators
+
+    def of(self, i):
+        """Return the mask of batch `i`, wherever it is drawn."""
+        return self._values[i]
+
+    def draw(self, n_batches, twins=None):
+        """Draw the masks of the first batches, all at once: one call a network instead of one a batch.
+
+        Parameters
+        ----------
+        n_batches : int
+        twins : Tensor of int of shape (n_networks or 1, n_rows), default=None
+            Rows of the same number share a mask.
+        """
+        masks = self._values[:n_batches]
+        n_rows = masks.shape[-2] if twins is None else int(twins.max()) + 1
+        for k, (rate, generator) in enumerate(zip(self._rates, self._generators, strict=True)):
+            if rate > 0.0:
+                mask = masks if len(self._rates) == 1 else masks[:, k]
+                if twins is None:
+                    _draw_mask(mask, rate, generator)
+                else:
+                    drawn = _draw_mask(masks.new_empty(n_batches, n_rows, mask.shape[-1]), rate, generator)
+                    mask.copy_(drawn[:, twins[k % len(twins)]])
 
 
 def _draw_mask(mask, rate, generator):

@@ -148,7 +148,7 @@ class Network:
                     layer.initializer.fill(draws, generator, layer.gain)
                     kernel.copy_(draws)
 
-    def record(self, x, out, output_gradient, loss_gradient, row_weights=None):
+    def record(self, x, out, output_gradient, loss_gradient, row_weights=None, masks=()):
         """Return the calls of one training pass over a batch, which fill `out` and `gradient`.
 
         Parameters
@@ -163,6 +163,8 @@ class Network:
         row_weights : tuple of Tensor, default=None
             Of shape ([n_networks or 1,] n_rows, 1), what each row is of the batch; and ([n_networks or 1,] 1, 1), how many
             rows the batch counts as. Rows count the same by default.
+        masks : sequence of Tensor, default=()
+            Of the batch, one for each of what `make_masks` returns.
 
         Returns
         -------
@@ -172,6 +174,8 @@ class Network:
         program = []
         for layer in self._norms:
             layer.row_weights = row_weights
+        for layer, mask in zip(self._drops, masks, strict=True):
+            layer.mask = mask
         for layer in self.layers:
             x, calls = layer.forward(x, out if layer is self.layers[-1] else None)
             program += calls
@@ -182,16 +186,9 @@ class Network:
             program += calls
         return program
 
-    def reserve_masks(self, n_batches, n_rows):
-        """Make room for the dropout masks of `n_batches` batches of `n_rows` rows, which are recorded next.
-
-        Returns
-        -------
-        calls : list of callable
-            Each is given a number of batches, and `twins` of shape (1 or n_networks, n_rows) or None, and draws the masks of
-            the first so many.
-        """
-        return [layer.reserve_masks(n_batches, n_rows) for layer in self._drops]
+    def make_masks(self, n_batches, n_rows):
+        """Return the dropout masks of `n_batches` batches of `n_rows` rows, a list of `Masks`."""
+        return [layer.make_masks(n_batches, n_rows) for layer in self._drops]
 
     def record_penalty_gradients(self):
         """Return the calls that add the penalties' gradients to `gradient`."""

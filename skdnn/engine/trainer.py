@@ -5,17 +5,11 @@ from functools import cached_property, partial
 
 import torch
 
-from skdnn.engine.rows import gather_rows
-from skdnn.engine.script import compile_steps, pattern_of
-from skdnn.engine.storage import empty_for_each
+from skdnn.engine.chunks import Chunks
+from skdnn.engine.program import compile_steps, is_available
 
-# A chunk holds this many batches, fewer where they are large: enough that gathering costs one call in some tens of steps.
-_CHUNK_BATCHES = 32
-_CHUNK_ELEMENTS = 2**21
-
-# Steps of one batch size after which they are worth a script, and parameters up to which Python is what steps wait for.
-_STEPS_BEFORE_SCRIPT = 100
-_SCRIPT_PARAMETERS = 2**20
+# Steps on batches of one size after which they are worth a program, which takes as long to make as some tens of small steps.
+STEPS_BEFORE_PROGRAM = 20
 
 
 def split_into_batches(n_rows, batch_size, smallest=1):
@@ -48,6 +42,58 @@ def split_into_batches(n_rows, batch_size, smallest=1):
     return [run for run in runs if run[0]]
 
 
+def can_be_compiled(network_plans, update_plans, loss, device):
+    """Say whether steps of such networks, one by one, are programs of skdnn's own kernels where one thread is used.
+
+    Parameters
+    ----------
+    network_plans : sequence of NetworkPlan
+    update_plans : sequence of UpdatePlan
+    loss : Loss
+    device : torch.device
+    """
+    parts = [*network_plans, *update_plans, loss]
+    return is_available() and device.type == "cpu" and not any(part.calls_users_code for part in parts)
+
+
+def run_epoch_together(trainers, X, y, order, rates, weights=None, watcher=None, *, sample_weight=None, twins=None):
+    """Train networks on the same batches: each chunk of them is gathered once, and each network then trains on all of it.
+
+    Nothing waits for the device: read the result when it is needed.
+
+    Parameters
+    ----------
+    trainers : list of Trainer
+        Of the same `chunks` and batch size.
+    rates : list of sequence
+        Of each, as of `Trainer.run_epoch`, which has the other parameters, too.
+
+    Returns
+    -------
+    losses : list of Tensor of shape (n_networks,)
+    """
+    first = trainers[0]
+    if first.network.n_networks == 1:
+        order = order.reshape(-1)
+    n_rows = order.shape[-1]
+    rates = [iter(own) for own in rates]
+    start = 0
+    with torch.inference_mode():
+        like = first.network.gradient
+        totals = [like.new_zeros(trainer.network.n_networks) for trainer in trainers]
+        for n_batches, size in split_into_batches(n_rows, first.batch_size, first.smallest_batch):
+            chunk = first.chunks.of(n_batches, size, order.dim() == 2, weights, sample_weight)
+            while n_batches:
+                count = min(n_batches, chunk.n_batches)
+                chunk.fill(X, y, order[..., start : start + count * size], count, weights, sample_weight, twins)
+                for trainer, own, total in zip(trainers, rates, totals, strict=True):
+                    total += trainer.train_on(chunk, list(itertools.islice(own, count)), watcher)
+                start += count * size
+                n_batches -= count
+        n_counted = n_rows if sample_weight is None else sample_weight[order].sum((-2, -1))
+        return [total.div_(n_counted) for total in totals]
+
+
 class Trainer:
     """Runs epochs of K networks in lockstep.
 
@@ -57,24 +103,30 @@ class Trainer:
     update : Update
     loss : Loss
     batch_size : int
+    chunks : Chunks, default=None
+        Of all networks that train together; by default its own.
 
     Attributes
     ----------
+    network : Network
+    chunks : Chunks
     batch_size : int
         May change between epochs.
+    smallest_batch : int
     """
 
-    def __init__(self, network, update, loss, batch_size):
-        self._network = network
+    def __init__(self, network, update, loss, batch_size, chunks=None):
+        self.network = network
         self._update = update
         self._loss = loss
+        self.chunks = Chunks(network, loss) if chunks is None else chunks
         self.batch_size = batch_size
-        self._smallest = network.plans[0].smallest_batch
-        self._chunks = {}
+        self.smallest_batch = network.plans[0].smallest_batch
+        self._steps = {}
 
     def n_updates(self, n_rows):
         """Return how many updates an epoch of `n_rows` rows makes."""
-        return sum(n_batches for n_batches, _ in split_into_batches(n_rows, self.batch_size, self._smallest))
+        return sum(n_batches for n_batches, _ in split_into_batches(n_rows, self.batch_size, self.smallest_batch))
 
     def run_epoch(self, X, y, order, rates, weights=None, watcher=None, *, sample_weight=None, twins=None):
         """Train on every row of `order` once.
@@ -106,185 +158,133 @@ class Trainer:
         loss : Tensor of shape (n_networks,)
             Mean loss of the rows, each taken just before the update it was part of, without penalties.
         """
-        if self._network.n_networks == 1:
-            order = order.reshape(-1)
-        n_rows = order.shape[-1]
-        total = torch.zeros(self._network.n_networks, dtype=self._network.dtype, device=self._network.device)
-        rates = iter(rates)
-        start = 0
-        with torch.inference_mode():
-            for n_batches, size in split_into_batches(n_rows, self.batch_size, self._smallest):
-                chunk = self._chunk(n_batches, size, order.dim() == 2, weights, sample_weight)
-                while n_batches:
-                    count = min(n_batches, chunk.n_batches)
-                    chunk.fill(X, y, order[..., start : start + count * size], count, weights, sample_weight, twins)
-                    self._train(chunk, count, rates, watcher)
-                    total += chunk.total_loss(count)
-                    start += count * size
-                    n_batches -= count
-            return total.div_(n_rows if sample_weight is None else sample_weight[order].sum((-2, -1)))
+        (loss,) = run_epoch_together([self], X, y, order, [rates], weights, watcher, sample_weight=sample_weight, twins=twins)
+        return loss
 
-    def _chunk(self, n_batches, size, has_own_batches, weights, sample_weight):
-        """The buffers and calls for batches of one size, made when the first of them comes."""
-        n_weights = 0 if weights is None else weights.shape[1]
-        key = size, has_own_batches, n_weights, sample_weight is not None
-        if key not in self._chunks:
-            n_features = self._network.plans[0].layers[0].n_in
-            n_batches = min(n_batches, _CHUNK_BATCHES, max(1, _CHUNK_ELEMENTS // (size * n_features)))
-            self._chunks[key] = _Chunk(self._network, self._loss, n_batches, *key)
-        return self._chunks[key]
-
-    def _train(self, chunk, count, rates, watcher):
-        """Make one update for each of the chunk's first `count` batches."""
-        step = self._update.step
-        if watcher is None:
-            rates = list(itertools.islice(rates, count))
-            script = self._script(chunk, rates)
-            if script is not None:
-                script(rates, self._update.n_updates)
-                self._update.n_updates += count
-                return
-            for program, rate in zip(chunk.programs[:count], rates, strict=True):
-                for call in program:
-                    call()
-                step(rate)
-            return
-        for i, program in enumerate(chunk.programs[:count]):
-            batch = chunk.x[i], chunk.y[i]
-            watcher.batch_begins(*batch)
-            for call in program:
-                call()
-            watcher.gradient_is_ready(*batch)
-            step(next(rates))
-            watcher.batch_ends(*batch, chunk.outputs[i], chunk.losses(slice(i, i + 1)).sum(0))
-
-    def _script(self, chunk, rates):
-        """The chunk's steps as one call, once there have been enough of them; None where they are made one by one."""
-        chunk.n_steps += len(rates)
-        if chunk.n_steps < _STEPS_BEFORE_SCRIPT or len(rates) < min(2, chunk.n_batches) or not self._is_scriptable:
-            return None
-        pattern, *others = {pattern_of(rate) for rate in dict.fromkeys(rates)}
-        if others:
-            return None
-        network, update = self._network, self._update
-        update.adapt_to(rates[0])
-        states = [{"parameters": network.parameters.data, "statistics": network.statistics.data}, *update.states]
-        # A script is of tensors: that of rules which have been divided since is no longer of use.
-        key = pattern, len(states)
-        if key != chunk.key:
-            chunk.key = key
-            chunk.script = compile_steps(partial(self._step, chunk), chunk.n_batches, states, update.n_updates, pattern)
-        return chunk.script
+    def train_on(self, chunk, rates, watcher=None):
+        """Make one update for each of a chunk's first batches, as many as there are rates, and return their total loss."""
+        if chunk not in self._steps:
+            self._steps[chunk] = _Steps(self.network, self._update, self._loss, chunk)
+        steps = self._steps[chunk]
+        steps.draw_masks(len(rates))
+        # Not how many there will be, but how many there were: a network's bits must not depend on when its training is to end.
+        is_compiled = self._is_compiled and torch.get_num_threads() == 1 and steps.n_steps >= STEPS_BEFORE_PROGRAM
+        steps.n_steps += len(rates)
+        (steps.run_compiled if is_compiled else steps.run)(rates, watcher)
+        return chunk.total_loss(len(rates), is_compiled)
 
     @cached_property
-    def _is_scriptable(self):
-        network = self._network
-        return (
-            network.device.type == "cpu"
-            and network.parameters.data.numel() <= _SCRIPT_PARAMETERS
-            and not any(plan.calls_users_code for plan in network.plans)
-            and not self._update.calls_users_code
-            and not self._loss.calls_users_code
-        )
-
-    def _step(self, chunk, i, learning_rate, n):
-        for call in chunk.programs[i]:
-            call()
-        self._update.apply(learning_rate, n)
+    def _is_compiled(self):
+        network = self.network
+        return network.n_networks == 1 and can_be_compiled(network.plans, self._update.plans, self._loss, network.device)
 
 
-class _Chunk:
-    """Static buffers for some batches of one size, and the calls that train on each of them.
+class _Steps:
+    """The steps of a network, or of several in lockstep, on the batches of a chunk.
 
     Parameters
     ----------
     network : Network
+    update : Update
     loss : Loss
-    n_batches, size : int
-    has_own_batches : bool
-        Whether each network sees batches of its own.
-    n_weights : int
-        Factors of a row's loss: 0 for none, 1, or one an output.
-    has_sample_weight : bool
+    chunk : Chunk
 
     Attributes
     ----------
-    n_batches : int
     n_steps : int
-        Steps made without a watcher.
-    key : tuple or None
-        What the script is of.
-    script : callable or None
-        See `compile_steps`.
-    x : Tensor of shape (n_batches, [n_networks,] size, n_features)
-    y : Tensor of shape (count, [n_networks or 1,] size)
-        Targets of the batches that were filled in last.
-    outputs : Tensor of shape (n_batches, [n_networks,] size, n_outputs)
-    programs : list of list of callable
-        For each batch, the calls from its rows to the gradient.
+        Steps made so far.
     """
 
-    def __init__(self, network, loss, n_batches, size, has_own_batches, n_weights, has_sample_weight):
-        self.n_batches = n_batches
-        self.n_steps, self.key, self.script = 0, None, None
-        self._loss = loss
-        self._size = size
-        leading = () if network.n_networks == 1 else (network.n_networks,)
-        self._own = leading if has_own_batches else ()
-        self._shared = self._own if has_own_batches or not leading else (1,)
-        with torch.inference_mode(False):
-            empty = network.gradient.new_empty
-            self.x = empty(n_batches, *self._own, size, network.plans[0].layers[0].n_in)
-            own = network.gradient, network.n_networks, size, network.n_outputs
-            self.outputs = empty_for_each(*own, before=(n_batches,))
-            self._targets = empty(n_batches, *self._shared, size, network.n_outputs)
-            output_gradient = empty_for_each(*own)
-            # What a row is of its batch, whose shares sum to 1, and what the batch counts.
-            self._shares = empty(n_batches, *self._shared, size, 1) if has_sample_weight else None
-            self._counts = empty(n_batches, *self._shared, 1, 1) if has_sample_weight else None
-            self._weights = empty(n_batches, *self._shared, size, n_weights) if n_weights else self._shares
-        self._draw_masks = network.reserve_masks(n_batches, size)
-        self.programs = [
-            network.record(
-                self.x[i],
-                self.outputs[i],
-                output_gradient,
-                partial(loss.gradient, self.outputs[i], self._targets[i], self._weights_of(i), output_gradient),
-                None if self._shares is None else (self._shares[i], self._counts[i]),
+    def __init__(self, network, update, loss, chunk):
+        self._network, self._update, self._loss, self._chunk = network, update, loss, chunk
+        self._masks = network.make_masks(chunk.n_batches, chunk.size)
+        self._recorded = {}
+        self.n_steps = 0
+
+    def draw_masks(self, count):
+        """Draw what is random about the first `count` batches."""
+        for masks in self._masks:
+            masks.draw(count, self._chunk.twins)
+
+    def run(self, rates, watcher=None):
+        """Make the steps one by one."""
+        for i, rate in enumerate(rates):
+            self._tell(watcher, "batch_begins", i)
+            self._differentiate(i)
+            self._tell(watcher, "gradient_is_ready", i)
+            self._update.step(rate)
+            self._tell_end(watcher, i)
+
+    def run_compiled(self, rates, watcher=None):
+        """Make the steps by programs, where they can be."""
+        numbers = self._update.next_coefficients(rates)
+        if watcher is None:
+            if self._whole is None:
+                self.run(rates)
+            else:
+                self._whole(numbers)
+                self._update.n_updates += len(rates)
+            return
+        gradient, update = self._halves
+        if gradient is None or update is None:
+            self.run(rates, watcher)
+            return
+        for i, own in enumerate(numbers):
+            self._tell(watcher, "batch_begins", i)
+            gradient([own], i)
+            self._tell(watcher, "gradient_is_ready", i)
+            update([own], i)
+            self._update.n_updates += 1
+            self._tell_end(watcher, i)
+
+    def _tell(self, watcher, event, i):
+        if watcher is not None:
+            getattr(watcher, event)(self._chunk.x[i], self._chunk.y[i])
+
+    def _tell_end(self, watcher, i):
+        if watcher is not None:
+            chunk = self._chunk
+            watcher.batch_ends(chunk.x[i], chunk.y[i], chunk.outputs[i], chunk.losses(slice(i, i + 1)).sum(0))
+
+    def _differentiate(self, i):
+        """Fill the network's gradient by batch `i`."""
+        for call in self._calls_of(i):
+            call()
+
+    def _calls_of(self, i):
+        """The calls from a batch's rows to the gradient, recorded when they are made for the first time."""
+        if i not in self._recorded:
+            chunk = self._chunk
+            outputs, gradient = chunk.outputs[i], chunk.output_gradient
+            self._recorded[i] = self._network.record(
+                chunk.x[i],
+                outputs,
+                gradient,
+                partial(self._loss.gradient, outputs, chunk.targets[i], chunk.weights_of(i), gradient),
+                chunk.row_weights(i),
+                [masks.of(i) for masks in self._masks],
             )
-            for i in range(n_batches)
-        ]
+        return self._recorded[i]
 
-    def _weights_of(self, batches):
-        """What each row counts in the loss of its batch: one number, or a tensor that broadcasts against the outputs."""
-        return 1.0 / self._size if self._weights is None else self._weights[batches]
+    @cached_property
+    def _whole(self):
+        def step(i, numbers):
+            self._differentiate(i)
+            self._update.apply(numbers)
 
-    def fill(self, X, y, rows, count, weights, sample_weight, twins):
-        """Gather the rows of the next `count` batches, and draw what is random about them; see `Trainer.run_epoch`."""
-        if self._own:
-            rows = rows.view(-1, count, self._size).transpose(0, 1).reshape(-1)
-        gather_rows(X, rows, self.x[:count].view(-1, self.x.shape[-1]))
-        self.y = y[rows].view(count, *self._shared, self._size, *y.shape[1:])
-        share = 1.0 / self._size
-        if sample_weight is not None:
-            own = sample_weight[rows].view(self._shares[:count].shape)
-            torch.sum(own, -2, keepdim=True, out=self._counts[:count])
-            share = torch.div(own, self._counts[:count], out=self._shares[:count])
-        if weights is not None:
-            torch.mul(weights[rows].view(self._weights[:count].shape), share, out=self._weights[:count])
-        self._targets[:count] = self._loss.prepare(self.y, self.outputs.shape[-1], self._weights_of(slice(count)), self.x.dtype)
-        twins = None if twins is None else twins[rows].view(-1, self._size)
-        for draw in self._draw_masks:
-            draw(count, twins)
+        return self._compile(step)
 
-    def losses(self, batches):
-        """Return the mean loss of each batch of a slice, a tensor of shape (n_batches, n_networks)."""
-        losses = self._loss.value(self.outputs[batches], self._targets[batches], self._weights_of(batches))
-        return losses.view(len(losses), -1)
+    @cached_property
+    def _halves(self):
+        """The steps up to the gradient, and from there on."""
+        return (
+            self._compile(lambda i, numbers: self._differentiate(i)),
+            self._compile(lambda i, numbers: self._update.apply(numbers)),
+        )
 
-    def total_loss(self, count):
-        """Return the sum of the rows' losses in the first `count` batches, a tensor of shape (n_networks,)."""
-        losses = self.losses(slice(count))
-        if self._counts is None:
-            return losses.sum(0).mul_(self._size)
-        return losses.mul_(self._counts[:count].view(count, -1)).sum(0)
+    def _compile(self, step):
+        network, update = self._network, self._update
+        for i in range(min(2, self._chunk.n_batches)):
+            self._calls_of(i)  # recording makes tensors, which is not part of a step
+        states = [{"parameters": network.parameters.data, "statistics": network.statistics.data}, *update.states]
+        return compile_steps(step, self._chunk.n_batches, states, update.coefficients)

@@ -25,8 +25,7 @@ class Update:
     ----------
     n_updates : int
         Updates done so far.
-    calls_users_code : bool
-        Whether an update is more than known kernels.
+    plans : tuple of UpdatePlan
     """
 
     def __init__(self, network, plans, rules=None):
@@ -34,7 +33,7 @@ class Update:
         optimizers = [plan.optimizer for plan in plans]
         self._rules = rules or [_make_rule(network, optimizers[run.start], run) for run in _alike(optimizers)]
         self._rates = None
-        self.calls_users_code = any(plan.calls_users_code for plan in plans)
+        self.plans = tuple(plans)
         clippings = stacked_runs([plan.clipping for plan in plans], 1, storage.data)
         self._before = network.record_penalty_gradients()
         self._before += [partial(clipping.clip, storage.rows(run, network.gradient)) for run, clipping in clippings]
@@ -50,15 +49,27 @@ class Update:
             A tuple has one a network.
         """
         self.n_updates += 1
-        self.apply(learning_rate, self.n_updates)
-
-    def apply(self, learning_rate, n):
-        """Do as `step` does, as the `n`-th update."""
+        self._adapt_to(learning_rate)
         for call in self._before:
             call()
-        self.adapt_to(learning_rate)
         for rule in self._rules:
-            rule.step(learning_rate[rule.run.start] if isinstance(learning_rate, tuple) else learning_rate, n)
+            rule.step(learning_rate[rule.run.start] if isinstance(learning_rate, tuple) else learning_rate, self.n_updates)
+        for call in self._after:
+            call()
+
+    def coefficients(self, learning_rate, n):
+        """Return the numbers of the one network's `n`-th update, for `apply`."""
+        return self._rules[0].coefficients(learning_rate, n)
+
+    def next_coefficients(self, learning_rates):
+        """Return the numbers of the one network's next updates, a tuple for each."""
+        return [self.coefficients(rate, n) for n, rate in enumerate(learning_rates, self.n_updates + 1)]
+
+    def apply(self, coefficients):
+        """Update the one network by its gradient, with the numbers of an update."""
+        for call in self._before:
+            call()
+        self._rules[0].apply(*coefficients)
         for call in self._after:
             call()
 
@@ -67,7 +78,7 @@ class Update:
         """What updates change beside the parameters and later ones depend on: tensors by name, a dict for each rule."""
         return [rule.state for rule in self._rules]
 
-    def adapt_to(self, learning_rate):
+    def _adapt_to(self, learning_rate):
         """Give networks of different rates rules of their own, with states of their own."""
         if isinstance(learning_rate, tuple) and learning_rate is not self._rates:
             self._rates = learning_rate
@@ -135,7 +146,11 @@ class _FlatRule:
         self._network, self._optimizer = network, optimizer
         parameters, gradient = (network.parameters.rows(run, flat) for flat in (network.parameters.data, network.gradient))
         self.state = optimizer.init_state(parameters) if state is None else state
-        self.step = partial(optimizer.update, parameters, gradient, self.state)
+        self.coefficients = optimizer.coefficients
+        self.apply = partial(optimizer.update, parameters, gradient, self.state)
+
+    def step(self, learning_rate, n_updates):
+        self.apply(*self.coefficients(learning_rate, n_updates))
 
     def split(self, rates):
         """Return rules for networks that have one rate each."""

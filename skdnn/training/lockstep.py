@@ -3,7 +3,7 @@
 import math
 
 from skdnn.training.policy import compute_policy
-from skdnn.training.population import Population
+from skdnn.training.population import make_population
 
 
 class Lockstep:
@@ -30,7 +30,7 @@ class Lockstep:
 
     def __init__(self, nets, on_epoch=None):
         self._lanes = {net: net.session for net in nets}
-        self._population = Population(list(self._lanes.values()))
+        self._population = make_population(list(self._lanes.values()))
         self._epochs = {net: net.epochs() for net in nets}
         self._plan = nets[0].session.plan
         self._on_epoch = on_epoch

@@ -6,13 +6,15 @@ from pathlib import Path
 import torch
 
 from skdnn.components import Optimizer
+from skdnn.training.population import is_compiled
 
 # Networks that train together at most: beyond it a network's share of a step hardly falls.
 MAX_GROUP = 64
 
-# Multiplications in one product of a batch with all kernels from which one network keeps a CPU as busy as many do. Measured on
-# two cores: at 0.2 million (64-100-10, batch 32) 16 networks train together in 0.65 of the time, at 0.95 million in 0.75; from
-# 1.6 million on (64-256-128-10) in as much or a quarter more, for what they work on no longer stays in the cache.
+# Multiplications in one product of a batch with all kernels from which one network keeps a CPU as busy as many in lockstep do.
+# Measured on two cores: at 0.2 million (64-100-10, batch 32) 16 networks train together in 0.65 of the time, at 0.95 million in
+# 0.75; from 1.6 million on (64-256-128-10) in as much or a quarter more, for what they work on no longer stays in the cache.
+# Networks side by side only share what is gathered and prepared, and lose nothing.
 _WORK_ALONE = 1_000_000
 
 # Where a system does not say what is free.
@@ -26,7 +28,7 @@ _FLAT = 8
 _PER_ACTIVATION = 3
 
 # Batches whose rows, masks and outputs are made at once.
-_CHUNK_BATCHES = 32
+_CHUNK_BATCHES = 64
 
 
 def free_memory(device=None):
@@ -83,7 +85,8 @@ def group_size(session, max_bytes):
         1 where one network has enough to do.
     """
     plan = session.plan
-    if plan.device.type == "cpu" and plan.network.n_products * plan.batch_size > _WORK_ALONE:
+    is_large = plan.network.n_products * plan.batch_size > _WORK_ALONE
+    if plan.device.type == "cpu" and is_large and not is_compiled(plan):
         return 1
     return int(min(MAX_GROUP, max(1, max_bytes // _bytes_of_network(session))))
 

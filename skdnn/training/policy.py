@@ -77,6 +77,17 @@ def _one_thread():
             torch.set_num_threads(before)
 
 
+def uses_one_thread(work):
+    """Say whether one thread is used on a CPU.
+
+    Parameters
+    ----------
+    work : int
+        Multiplications in one product of a batch with all kernels.
+    """
+    return work < _WORK_FOR_THREADS or torch.get_num_threads() < _FEWEST_THREADS
+
+
 @contextlib.contextmanager
 def compute_policy(work, dtype, device):
     """Run a block with the threads and the matrix product that suit it.
@@ -93,7 +104,7 @@ def compute_policy(work, dtype, device):
     """
     with contextlib.ExitStack() as settings:
         if device.type == "cpu":
-            if work < _WORK_FOR_THREADS or torch.get_num_threads() < _FEWEST_THREADS:
+            if uses_one_thread(work):
                 settings.enter_context(_one_thread())
             if work >= _WORK_FOR_THREADS and dtype == torch.float32 and _onednn_pays():
                 settings.enter_context(_precision.set_to("bf16"))

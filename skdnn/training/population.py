@@ -1,20 +1,37 @@
-"""Fits that train in lockstep: one population of the engine, and for each fit the harness it would have alone."""
+"""Fits that train together: one population of networks, and for each fit the harness it would have alone.
+
+Networks whose steps are programs of skdnn's own kernels stay by themselves and take turns on batches that are gathered once for
+all (`SideBySide`): nothing is faster on a processor than one network's step from its cache. Others become one network with an
+axis more (`Stacked`), which saves the calls of all but one.
+"""
 
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 
 from skdnn.components.optimizers import TorchOptimizer
-from skdnn.engine import Network, Trainer, Update
+from skdnn.engine import Chunks, Network, Trainer, Update, can_be_compiled, run_epoch_together
+from skdnn.training.policy import uses_one_thread
 from skdnn.training.session import Session
 
 
 class Lane(Session):
     """A session whose epochs are run by a population, which it joins with others before training begins."""
 
-    def join(self, population, k):
-        """Become network `k` of a population."""
-        self._population, self._k = population, k
+    _stack = _chunks = None
+
+    def join_stack(self, stack, k):
+        """Become network `k` of a stack."""
+        self._stack, self._k = stack, k
+
+    def share_chunks(self, chunks):
+        """Train on batches that others gather, too."""
+        self._chunks = chunks
+
+    @cached_property
+    def trainer(self):
+        return Trainer(self.network, self._update, self.plan.loss, self.plan.batch_size, self._chunks)
 
     def share_data(self, other):
         """Use the rows of another lane, which are the same, and let go of one's own."""
@@ -23,18 +40,26 @@ class Lane(Session):
     def begin_epoch(self, rates, watcher=None):
         self.next_rates = list(rates)
 
+    def end_updates(self, loss):
+        """Take the mean loss of an epoch whose updates are done."""
+        self._loss = loss
+
     def snapshot(self):
-        return self._population.network.snapshot([self._k])
+        return super().snapshot() if self._stack is None else self._stack.network.snapshot([self._k])
 
     def settle(self, snapshot=None):
-        self.network.restore(self.snapshot() if snapshot is None else snapshot)
+        if snapshot is None and self._stack is not None:
+            snapshot = self.snapshot()
+        super().settle(snapshot)
 
     def _figures(self):
-        return self._population.figures[self._k]
+        return super()._figures() if self._stack is None else self._stack.figures[self._k]
 
     def _validation_outputs(self, data, rows):
+        if self._stack is None:
+            return super()._validation_outputs(data, rows)
         self.settle()  # for scorers that look at more than the outputs
-        return self._population.validation_outputs(data, rows)[self._k]
+        return self._stack.validation_outputs(data, rows)[self._k]
 
 
 def can_share_a_population(first, second):
@@ -59,7 +84,19 @@ def _kernels_of(plan):
         plan.shuffle,
         plan.dtype,
         plan.device,
+        is_compiled(plan),
     )
+
+
+def is_compiled(plan):
+    """Whether a plan's steps are programs of skdnn's own kernels.
+
+    Parameters
+    ----------
+    plan : TrainingPlan
+    """
+    work = plan.network.n_products * plan.batch_size
+    return uses_one_thread(work) and can_be_compiled([plan.network], [plan.update], plan.loss, plan.device)
 
 
 def _have_same_rows(first, second):
@@ -107,8 +144,61 @@ def _side_by_side(lanes):
     return [lane for _, lane in sorted(zip(keys, lanes, strict=True), key=lambda pair: pair[0])]
 
 
-class Population:
-    """Networks of several lanes, trained in lockstep.
+def make_population(lanes):
+    """Return what trains lanes that can share a population, a `SideBySide` or a `Stacked`.
+
+    Parameters
+    ----------
+    lanes : list of Lane
+    """
+    return (SideBySide if is_compiled(lanes[0].plan) else Stacked)(lanes)
+
+
+class SideBySide:
+    """Networks of several lanes, each by itself, that share the batches they are trained on.
+
+    Parameters
+    ----------
+    lanes : list of Lane
+        That can share a population.
+    """
+
+    def __init__(self, lanes):
+        self._lanes = list(lanes)
+        chunks = Chunks(lanes[0].network, lanes[0].plan.loss)
+        for lane in lanes:
+            lane.share_chunks(chunks)
+
+    def train(self):
+        """Run an epoch for all lanes, which have begun theirs."""
+        data = self._lanes[0].data
+        together = {}
+        for lane in self._lanes:
+            order = lane.draw_order()
+            together.setdefault(order.numpy().tobytes(), (order, []))[1].append(lane)
+        twins = (lane.data.twins for lane in self._lanes)  # of those with dropout; they are the same for all
+        twins = next((numbers for numbers in twins if numbers is not None), None)
+        for order, lanes in together.values():
+            losses = run_epoch_together(
+                [lane.trainer for lane in lanes],
+                data.X,
+                data.y,
+                order,
+                [lane.next_rates for lane in lanes],
+                data.weights,
+                sample_weight=data.sample_weight,
+                twins=twins,
+            )
+            for lane, loss in zip(lanes, losses, strict=True):
+                lane.end_updates(loss)
+
+    def leave(self, lanes):
+        """Go on without some of the lanes."""
+        self._lanes = [lane for lane in self._lanes if lane not in lanes]
+
+
+class Stacked:
+    """Networks of several lanes in lockstep, as one network with an axis more.
 
     Parameters
     ----------
@@ -130,7 +220,7 @@ class Population:
         self.network = Network([plan.network for plan in plans], first.dtype, first.device, seeds)
         for k, lane in enumerate(lanes):
             self.network.assign(k, lane.network.snapshot())
-            lane.join(self, k)
+            lane.join_stack(self, k)
         self._update = Update(self.network, [plan.update for plan in plans])
         self._make_trainer()
 
@@ -184,5 +274,5 @@ class Population:
         self.network = self.network.select(stay)
         self._update = self._update.select(self.network, [lane.plan.update for lane in self._lanes], stay)
         for k, lane in enumerate(self._lanes):
-            lane.join(self, k)
+            lane.join_stack(self, k)
         self._make_trainer()

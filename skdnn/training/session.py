@@ -46,7 +46,8 @@ class Session:
         return Update(self.network, [self.plan.update])
 
     @cached_property
-    def _trainer(self):
+    def trainer(self):
+        """The `Trainer` of the network."""
         return Trainer(self.network, self._update, self.plan.loss, self.plan.batch_size)
 
     def can_go_on(self, plan):
@@ -62,7 +63,7 @@ class Session:
     def feed(self, plan, data):
         """Go on with other data, and a plan that may have another schedule, rate or batch size."""
         self.plan, self.data = plan, data
-        self._trainer.batch_size = plan.batch_size
+        self.trainer.batch_size = plan.batch_size
 
     @property
     def n_updates_per_epoch(self):
@@ -95,7 +96,7 @@ class Session:
     def begin_epoch(self, rates, watcher=None):
         """Run an epoch of updates."""
         data = self.data
-        self._loss = self._trainer.run_epoch(
+        self._loss = self.trainer.run_epoch(
             data.X,
             data.y,
             self.draw_order().to(data.y.device),

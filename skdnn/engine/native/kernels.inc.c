@@ -1,0 +1,421 @@
+/* The kernels for one type of numbers and one set of vector instructions, and the loop over steps. module.c includes this file
+ * once for each pair, with these macros defined:
+ *     real, IS_DOUBLE    the type
+ *     NAME(x)            the pair's name for x
+ *     TARGET             the attribute that permits the instructions
+ *     VECTOR_BYTES       of a vector register
+ *     TILE_ROWS          rows of a product's tile: with TILE_VECTORS columns of vectors, as many as there are registers for */
+
+typedef real NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+#define vec NAME(vec)
+#define LANES ((int64_t)(VECTOR_BYTES / sizeof(real)))
+
+#if IS_DOUBLE
+#define SQRT sqrt
+#define EXP exp_double
+#define TANH tanh_double
+#define ERF erf
+#define LOG1P log1p_double
+#define LOG log_double
+#else
+#define SQRT sqrtf
+#define EXP exp_float
+#define TANH tanh_float
+#define ERF erf_float
+#define LOG1P log1p_float
+#define LOG log_float
+#endif
+
+INLINE real NAME(softplus)(real x)
+{
+    return (x > 0 ? x : (real)0) + LOG1P(EXP(x > 0 ? -x : x));
+}
+
+/* tanh(softplus(x)), without the logarithm. */
+INLINE real NAME(tanh_softplus)(real x)
+{
+    const real e = EXP(x > 20 ? (real)20 : x), n = e * (e + 2);
+    return n / (n + 2);
+}
+
+INLINE real NAME(silu_slope)(real x, real sigmoid)
+{
+    return sigmoid * (1 + x * (1 - sigmoid));
+}
+
+INLINE real NAME(mish_slope)(real x, real t)
+{
+    return t + x * (1 - t * t) / (1 + EXP(-x));
+}
+
+INLINE real NAME(hard_sigmoid)(real x)
+{
+    return x < -3 ? (real)0 : x > 3 ? (real)1 : (x + 3) / 6;
+}
+
+#define SOFTPLUS NAME(softplus)
+#define TANH_SOFTPLUS NAME(tanh_softplus)
+#define SILU_SLOPE NAME(silu_slope)
+#define MISH_SLOPE NAME(mish_slope)
+#define HARD_SIGMOID NAME(hard_sigmoid)
+
+#include "products.inc.c"
+
+/* An elementwise operation over n numbers that lie one after the other. What is written may be one of what is read. */
+typedef void NAME(loop)(int64_t n, real *const *x, const real *number);
+
+#define X(name, n_operands, expression)                                                                                        \
+    static TARGET void NAME(loop_##name)(int64_t n, real *const *x, const real *number)                                        \
+    {                                                                                                                          \
+        real *p0 = x[0];                                                                                                       \
+        const real *p1 = n_operands > 1 ? x[1] : p0, *p2 = n_operands > 2 ? x[2] : p0, *p3 = n_operands > 3 ? x[3] : p0;       \
+        const real n0 = number[0], n1 = number[1];                                                                             \
+        (void)p1, (void)p2, (void)p3, (void)n0, (void)n1;                                                                      \
+        INDEPENDENT for (int64_t i = 0; i < n; i++)                                                                            \
+        {                                                                                                                      \
+            const real x1 = p1[i], x2 = p2[i], x3 = p3[i];                                                                     \
+            (void)x1, (void)x2, (void)x3;                                                                                      \
+            p0[i] = expression;                                                                                                \
+        }                                                                                                                      \
+    }
+ELEMENTWISE_OPERATIONS(X)
+#undef X
+
+static NAME(loop) *const NAME(loops)[] = {
+#define X(name, ...) NAME(loop_##name),
+    ELEMENTWISE_OPERATIONS(X)
+#undef X
+};
+
+static const int NAME(n_operands)[] = {
+#define X(name, n_operands, expression) n_operands,
+    ELEMENTWISE_OPERATIONS(X)
+#undef X
+};
+
+/* Elements of a row that are worked on at a time, by all operations of a chain. */
+#define BLOCK 2048
+
+/* A stretch of a row. An operand that does not lie one after the other there is copied first. */
+static TARGET void
+NAME(elementwise)(const operation *op, real *const *x, const real *number, int64_t row, int64_t start, int64_t n, real *scratch)
+{
+    real *part[4];
+    for (int k = 0; k < NAME(n_operands)[op->code]; k++) {
+        const int64_t stride = op->x[k].col;
+        part[k] = x[k] + row * op->x[k].row + start * stride;
+        if (k == 0 || stride == 1 || n == 1)
+            continue;
+        const real *from = part[k];
+        if (op->code == CODE_mul && k == 2 && stride == 0 && *from == 1 && part[0] == part[1])
+            return; /* by 1, in place */
+        part[k] = scratch + k * BLOCK;
+        for (int64_t i = 0; i < n; i++)
+            part[k][i] = from[i * stride];
+    }
+    NAME(loops)[op->code](n, part, number);
+}
+
+/* The differences from the largest number of each row. */
+INLINE TARGET void
+NAME(subtract_largest)(const operation *op, real *out, const real *in)
+{
+    for (int64_t i = 0; i < op->rows; i++, in += op->cols, out += op->cols) {
+        real largest = in[0];
+        for (int64_t j = 1; j < op->cols; j++)
+            largest = in[j] > largest || in[j] != in[j] ? in[j] : largest;
+        for (int64_t j = 0; j < op->cols; j++)
+            out[j] = in[j] - largest;
+    }
+}
+
+static TARGET void
+NAME(softmax)(const operation *op, real *const *x)
+{
+    real *out = x[0];
+    const int64_t rows = op->rows, cols = op->cols;
+    NAME(subtract_largest)(op, out, x[1]);
+    INDEPENDENT for (int64_t i = 0; i < rows * cols; i++)
+        out[i] = EXP(out[i]);
+    for (int64_t i = 0; i < rows; i++, out += cols) {
+        real sum = 0;
+        for (int64_t j = 0; j < cols; j++)
+            sum += out[j];
+        const real factor = 1 / sum;
+        for (int64_t j = 0; j < cols; j++)
+            out[j] *= factor;
+    }
+}
+
+static TARGET void
+NAME(log_softmax)(const operation *op, real *const *x, real *scratch)
+{
+    real *out = x[0];
+    const int64_t rows = op->rows, cols = op->cols;
+    NAME(subtract_largest)(op, out, x[1]);
+    INDEPENDENT for (int64_t i = 0; i < rows * cols; i++)
+        scratch[i] = EXP(out[i]);
+    real *sums = scratch + rows * cols;
+    for (int64_t i = 0; i < rows; i++) {
+        sums[i] = 0;
+        for (int64_t j = 0; j < cols; j++)
+            sums[i] += scratch[i * cols + j];
+    }
+    INDEPENDENT for (int64_t i = 0; i < rows; i++)
+        sums[i] = LOG(sums[i]);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j++)
+            out[i * cols + j] -= sums[i];
+}
+
+/* The sum of f(x) over n numbers, of which a vector's are added up side by side. */
+#define SUM_OF(name, f)                                                                                                        \
+    INLINE TARGET real NAME(name)(int64_t n, const real *x)                                                                    \
+    {                                                                                                                          \
+        vec sums[4] = {{0}};                                                                                                   \
+        int64_t i = 0;                                                                                                         \
+        for (; i + 4 * LANES <= n; i += 4 * LANES)                                                                             \
+            for (int k = 0; k < 4; k++)                                                                                        \
+                sums[k] += f(*(const vec *)(x + i + k * LANES));                                                               \
+        const vec all = (sums[0] + sums[1]) + (sums[2] + sums[3]);                                                             \
+        real sum = 0;                                                                                                          \
+        for (int64_t k = 0; k < LANES; k++)                                                                                    \
+            sum += all[k];                                                                                                     \
+        for (; i < n; i++)                                                                                                     \
+            sum += f(x[i]);                                                                                                    \
+        return sum;                                                                                                            \
+    }
+#define ITSELF(x) (x)
+#define SQUARE(x) ((x) * (x))
+SUM_OF(sum, ITSELF)
+SUM_OF(square_sum, SQUARE)
+#undef SUM_OF
+#undef ITSELF
+#undef SQUARE
+
+static TARGET void
+NAME(row_norms)(const operation *op, real *const *x)
+{
+    for (int64_t i = 0; i < op->rows; i++)
+        x[0][i] = SQRT(NAME(square_sum)(op->cols, x[1] + i * op->x[1].row));
+}
+
+static TARGET void
+NAME(column_norms)(const operation *op, real *const *x)
+{
+    real *out = x[0];
+    memset(out, 0, op->cols * sizeof(real));
+    for (int64_t i = 0; i < op->rows; i++) {
+        const real *row = x[1] + i * op->x[1].row;
+        INDEPENDENT for (int64_t j = 0; j < op->cols; j++)
+            out[j] += row[j] * row[j];
+    }
+    for (int64_t j = 0; j < op->cols; j++)
+        out[j] = SQRT(out[j]);
+}
+
+static TARGET void
+NAME(column_sums)(const operation *op, real *const *x)
+{
+    real *out = x[0];
+    memset(out, 0, op->cols * sizeof(real));
+    for (int64_t i = 0; i < op->rows; i++) {
+        const real *row = x[1] + i * op->x[1].row, factor = x[2][i * op->x[2].col];
+        INDEPENDENT for (int64_t j = 0; j < op->cols; j++)
+            out[j] += factor * row[j];
+    }
+}
+
+/* As torch's fused kernel has it. */
+static TARGET void
+NAME(adam)(const operation *op, real *const *x, const double *number)
+{
+    const double rate = number[0], step = number[1], beta_1 = number[2], beta_2 = number[3];
+    const real new_share = (real)(1 - beta_1), decay = (real)beta_2, new_square_share = (real)(1 - beta_2);
+    const real size = (real)(rate / (1 - pow(beta_1, step))), epsilon = (real)number[4];
+    const real correction = (real)sqrt(1 - pow(beta_2, step));
+    real *parameters = x[0], *mean = x[1], *squares = x[2], *largest = x[3];
+    const real *gradient = x[4];
+    INDEPENDENT for (int64_t i = 0; i < op->cols; i++)
+    {
+        const real g = gradient[i], m = mean[i] + new_share * (g - mean[i]);
+        const real s = decay * squares[i] + new_square_share * g * g;
+        mean[i] = m;
+        squares[i] = s;
+        if (!largest)
+            parameters[i] -= size * m / (SQRT(s) / correction + epsilon);
+    }
+    if (!largest)
+        return;
+    INDEPENDENT for (int64_t i = 0; i < op->cols; i++)
+    {
+        const real most = largest[i] < squares[i] || squares[i] != squares[i] ? squares[i] : largest[i];
+        largest[i] = most;
+        parameters[i] -= size * mean[i] / (SQRT(most) / correction + epsilon);
+    }
+}
+
+static TARGET void
+NAME(batch_norm)(const operation *op, real *const *x, const real *number, real *scratch)
+{
+    real *out = x[0], *running_mean = x[4], *running_variance = x[5], *mean = x[6], *inverse_std = x[7], *variance = scratch;
+    const real *in = x[1], *scale = x[2], *shift = x[3], share = number[0], epsilon = number[1];
+    const int64_t rows = op->rows, cols = op->cols;
+    const real count = (real)rows;
+    memset(mean, 0, cols * sizeof(real));
+    memset(variance, 0, cols * sizeof(real));
+    for (int64_t i = 0; i < rows; i++)
+        INDEPENDENT for (int64_t j = 0; j < cols; j++)
+            mean[j] += in[i * cols + j];
+    INDEPENDENT for (int64_t j = 0; j < cols; j++)
+        mean[j] /= count;
+    for (int64_t i = 0; i < rows; i++)
+        INDEPENDENT for (int64_t j = 0; j < cols; j++)
+        {
+            const real distance = in[i * cols + j] - mean[j];
+            variance[j] += distance * distance;
+        }
+    INDEPENDENT for (int64_t j = 0; j < cols; j++)
+    {
+        running_mean[j] += share * (mean[j] - running_mean[j]);
+        running_variance[j] += share * (variance[j] / (count - 1) - running_variance[j]);
+        inverse_std[j] = 1 / SQRT(variance[j] / count + epsilon);
+    }
+    for (int64_t i = 0; i < rows; i++)
+        INDEPENDENT for (int64_t j = 0; j < cols; j++)
+            out[i * cols + j] = (in[i * cols + j] - mean[j]) * inverse_std[j] * scale[j] + shift[j];
+}
+
+static TARGET void
+NAME(batch_norm_backward)(const operation *op, real *const *x)
+{
+    real *out = x[0], *scale_gradient = x[1], *shift_gradient = x[2];
+    const real *gradient = x[3], *in = x[4], *scale = x[5], *mean = x[6], *inverse_std = x[7];
+    const int64_t rows = op->rows, cols = op->cols;
+    const real count = (real)rows;
+    memset(scale_gradient, 0, cols * sizeof(real));
+    memset(shift_gradient, 0, cols * sizeof(real));
+    for (int64_t i = 0; i < rows; i++)
+        INDEPENDENT for (int64_t j = 0; j < cols; j++)
+        {
+            const real g = gradient[i * cols + j];
+            shift_gradient[j] += g;
+            scale_gradient[j] += g * (in[i * cols + j] - mean[j]) * inverse_std[j];
+        }
+    for (int64_t i = 0; i < rows; i++)
+        INDEPENDENT for (int64_t j = 0; j < cols; j++)
+        {
+            const real normalized = (in[i * cols + j] - mean[j]) * inverse_std[j];
+            const real lost = (shift_gradient[j] + normalized * scale_gradient[j]) / count;
+            out[i * cols + j] = (gradient[i * cols + j] - lost) * scale[j] * inverse_std[j];
+        }
+}
+
+/* An operation's operands in a batch, and its numbers at a step. */
+INLINE void
+NAME(resolve)(const operation *op, int64_t batch, const double *of_step, real **x, double *number)
+{
+    for (int k = 0; k < MAX_OPERANDS; k++)
+        x[k] = op->x[k].data ? (real *)((char *)op->x[k].data + batch * op->x[k].step) : NULL;
+    for (int k = 0; k < MAX_NUMBERS; k++) {
+        const int64_t variable = op->variable[k];
+        number[k] = variable > 0 ? of_step[variable - 1] : variable < 0 ? -of_step[-variable - 1] : op->number[k];
+    }
+}
+
+static TARGET void
+NAME(run_chain)(const operation *op, int64_t batch, const double *of_step, real *scratch)
+{
+    real *x[MAX_CHAIN][MAX_OPERANDS], number[MAX_CHAIN][MAX_NUMBERS];
+    for (int64_t i = 0; i < op->chain; i++) {
+        double exact[MAX_NUMBERS];
+        NAME(resolve)(op + i, batch, of_step, x[i], exact);
+        for (int k = 0; k < MAX_NUMBERS; k++)
+            number[i][k] = (real)exact[k];
+    }
+    for (int64_t row = 0; row < op->rows; row++)
+        for (int64_t start = 0; start < op->cols; start += BLOCK) {
+            const int64_t n = op->cols - start < BLOCK ? op->cols - start : BLOCK;
+            for (int64_t i = 0; i < op->chain; i++)
+                NAME(elementwise)(op + i, x[i], number[i], row, start, n, scratch);
+        }
+}
+
+static TARGET void
+NAME(run_other)(const operation *op, int64_t batch, const double *of_step, real *scratch)
+{
+    real *x[MAX_OPERANDS];
+    double exact[MAX_NUMBERS];
+    NAME(resolve)(op, batch, of_step, x, exact);
+    const real number[2] = {(real)exact[0], (real)exact[1]};
+    switch (op->code) {
+    case CODE_product:
+        NAME(product)(op, x, scratch);
+        break;
+    case CODE_softmax:
+        NAME(softmax)(op, x);
+        break;
+    case CODE_log_softmax:
+        NAME(log_softmax)(op, x, scratch);
+        break;
+    case CODE_total:
+        *x[0] = NAME(sum)(op->cols, x[1]);
+        break;
+    case CODE_row_norms:
+        NAME(row_norms)(op, x);
+        break;
+    case CODE_column_norms:
+        NAME(column_norms)(op, x);
+        break;
+    case CODE_column_sums:
+        NAME(column_sums)(op, x);
+        break;
+    case CODE_adam:
+        NAME(adam)(op, x, exact);
+        break;
+    case CODE_batch_norm:
+        NAME(batch_norm)(op, x, number, scratch);
+        break;
+    case CODE_batch_norm_backward:
+        NAME(batch_norm_backward)(op, x);
+        break;
+    }
+}
+
+static int
+NAME(run)(const operation *operations, int64_t n_operations, const double *numbers, int64_t first, int64_t n_steps,
+          int64_t n_numbers)
+{
+    int64_t size = 4 * BLOCK;
+    for (int64_t i = 0; i < n_operations; i++) {
+        const operation *op = operations + i;
+        const int64_t needs = op->code == CODE_product       ? NAME(product_scratch)(op)
+                              : op->code == CODE_log_softmax ? op->rows * (op->cols + 1)
+                                                             : op->cols;
+        size = needs > size && op->code >= N_ELEMENTWISE ? needs : size;
+    }
+    real *scratch = NULL;
+    if (posix_memalign((void **)&scratch, 64, size * sizeof(real)))
+        return -1;
+    for (int64_t step = 0; step < n_steps; step++)
+        for (int64_t i = 0; i < n_operations; i += operations[i].chain)
+            (operations[i].code < N_ELEMENTWISE ? NAME(run_chain) : NAME(run_other))(
+                operations + i, first + step, numbers + step * n_numbers, scratch);
+    free(scratch);
+    return 0;
+}
+
+#undef vec
+#undef LANES
+#undef SQRT
+#undef EXP
+#undef TANH
+#undef ERF
+#undef LOG1P
+#undef LOG
+#undef SOFTPLUS
+#undef TANH_SOFTPLUS
+#undef SILU_SLOPE
+#undef MISH_SLOPE
+#undef HARD_SIGMOID
+#undef BLOCK
