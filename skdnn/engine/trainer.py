@@ -8,8 +8,9 @@ import torch
 from skdnn.engine.chunks import Chunks
 from skdnn.engine.program import compile_steps, is_available
 
-# Steps on batches of one size after which they are worth a program, which takes as long to make as some tens of small steps.
-STEPS_BEFORE_PROGRAM = 20
+# From this step on, of those on batches of one size, they are made by a program, which takes as long to make as some tens of
+# small steps. A chunk that reaches it is run as a whole by the program.
+FIRST_COMPILED_STEP = 32
 
 
 def split_into_batches(n_rows, batch_size, smallest=1):
@@ -168,7 +169,7 @@ class Trainer:
         steps = self._steps[chunk]
         steps.draw_masks(len(rates))
         # Not how many there will be, but how many there were: a network's bits must not depend on when its training is to end.
-        is_compiled = self._is_compiled and torch.get_num_threads() == 1 and steps.n_steps >= STEPS_BEFORE_PROGRAM
+        is_compiled = self._is_compiled and torch.get_num_threads() == 1 and steps.n_steps + len(rates) >= FIRST_COMPILED_STEP
         steps.n_steps += len(rates)
         (steps.run_compiled if is_compiled else steps.run)(rates, watcher)
         return chunk.total_loss(len(rates), is_compiled)

@@ -7,8 +7,18 @@
  *     TILE_ROWS          rows of a product's tile: with TILE_VECTORS columns of vectors, as many as there are registers for */
 
 typedef real NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+typedef real NAME(quad) __attribute__((vector_size(4 * sizeof(real)), aligned(sizeof(real)), may_alias));
 #define vec NAME(vec)
+#define quad NAME(quad)
 #define LANES ((int64_t)(VECTOR_BYTES / sizeof(real)))
+
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#elif IS_DOUBLE
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (indices_double){__VA_ARGS__})
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (indices_float){__VA_ARGS__})
+#endif
 
 #if IS_DOUBLE
 #define SQRT sqrt
@@ -406,6 +416,8 @@ NAME(run)(const operation *operations, int64_t n_operations, const double *numbe
 }
 
 #undef vec
+#undef quad
+#undef SHUFFLE
 #undef LANES
 #undef SQRT
 #undef EXP

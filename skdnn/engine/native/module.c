@@ -19,6 +19,10 @@
 #define INDEPENDENT _Pragma("GCC ivdep")
 #endif
 
+/* What a quad of numbers is shuffled by. */
+typedef int32_t indices_float __attribute__((vector_size(16)));
+typedef int64_t indices_double __attribute__((vector_size(32)));
+
 #define MAX_CHAIN 32
 #define TILE_VECTORS 3
 

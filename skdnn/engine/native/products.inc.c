@@ -5,9 +5,26 @@
 /* Columns of a panel. */
 #define PANEL (TILE_VECTORS * LANES)
 
+/* Columns beyond whole vectors up to which they are multiplied by themselves. */
+#define MAX_REST (LANES / 4)
+
+/* Write the transpose of 4 x 4 numbers. */
+INLINE TARGET void
+NAME(transpose)(const real *in, int64_t in_row, real *out, int64_t out_row)
+{
+    const quad a = *(const quad *)in, b = *(const quad *)(in + in_row);
+    const quad c = *(const quad *)(in + 2 * in_row), d = *(const quad *)(in + 3 * in_row);
+    const quad ab = SHUFFLE(a, b, 0, 4, 1, 5), cd = SHUFFLE(c, d, 0, 4, 1, 5);
+    const quad ab_2 = SHUFFLE(a, b, 2, 6, 3, 7), cd_2 = SHUFFLE(c, d, 2, 6, 3, 7);
+    *(quad *)out = SHUFFLE(ab, cd, 0, 1, 4, 5);
+    *(quad *)(out + out_row) = SHUFFLE(ab, cd, 2, 3, 6, 7);
+    *(quad *)(out + 2 * out_row) = SHUFFLE(ab_2, cd_2, 0, 1, 4, 5);
+    *(quad *)(out + 3 * out_row) = SHUFFLE(ab_2, cd_2, 2, 3, 6, 7);
+}
+
 INLINE TARGET void
 NAME(tile)(const int n_rows, const int n_vectors, int64_t depth, const real *a, int64_t a_row, int64_t a_depth, const real *b,
-           real *c, int64_t c_row, int64_t n_cols, const real *row_bias, const real *col_bias, int is_transposed)
+           real *c, int64_t c_row, int64_t n_cols, const real *row_bias, const real *col_bias, const int is_transposed)
 {
     vec sum[TILE_ROWS][TILE_VECTORS];
 #pragma GCC unroll 16
@@ -44,12 +61,16 @@ NAME(tile)(const int n_rows, const int n_vectors, int64_t depth, const real *a, 
 #pragma GCC unroll 4
         for (int j = 0; j < n_vectors; j++)
             buffer[i * n_vectors + j] = sum[i][j];
-    if (is_transposed)
-        for (int64_t j = 0; j < n_cols; j++)
-#pragma GCC unroll 16
+    if (is_transposed) {
+        int64_t j = 0;
+        for (; n_rows % 4 == 0 && j + 4 <= n_cols; j += 4)
+#pragma GCC unroll 4
+            for (int i = 0; i < n_rows; i += 4)
+                NAME(transpose)(numbers + i * n_vectors * LANES + j, n_vectors * LANES, c + j * c_row + i, c_row);
+        for (; j < n_cols; j++)
             for (int i = 0; i < n_rows; i++)
                 c[j * c_row + i] = numbers[i * n_vectors * LANES + j];
-    else
+    } else
         for (int i = 0; i < n_rows; i++)
             memcpy(c + i * c_row, numbers + i * n_vectors * LANES, n_cols * sizeof(real));
 }
@@ -71,10 +92,10 @@ NAME(tile)(const int n_rows, const int n_vectors, int64_t depth, const real *a, 
     } while (0)
 
 /* All rows of a panel. */
-static TARGET void
-NAME(multiply_panel)(int64_t rows, int64_t n_vectors, int64_t depth, const real *a, int64_t a_row, int64_t a_depth,
-                     const real *b, real *c, int64_t c_row, int64_t n_cols, const real *row_bias, const real *col_bias,
-                     int is_transposed)
+INLINE TARGET void
+NAME(multiply_rows)(int64_t rows, int64_t n_vectors, int64_t depth, const real *a, int64_t a_row, int64_t a_depth,
+                    const real *b, real *c, int64_t c_row, int64_t n_cols, const real *row_bias, const real *col_bias,
+                    const int is_transposed)
 {
     while (rows >= TILE_ROWS)
         TILES_OF(TILE_ROWS);
@@ -91,6 +112,21 @@ NAME(multiply_panel)(int64_t rows, int64_t n_vectors, int64_t depth, const real 
 #undef TILE
 #undef TILES_OF
 
+/* Apart for results that are written as they are, and transposed: one function for both would keep fewer sums in registers. */
+static TARGET void
+NAME(multiply_panel)(int64_t rows, int64_t n_vectors, int64_t depth, const real *a, int64_t a_row, int64_t a_depth,
+                     const real *b, real *c, int64_t c_row, int64_t n_cols, const real *col_bias)
+{
+    NAME(multiply_rows)(rows, n_vectors, depth, a, a_row, a_depth, b, c, c_row, n_cols, NULL, col_bias, 0);
+}
+
+static TARGET void
+NAME(multiply_panel_transposed)(int64_t rows, int64_t n_vectors, int64_t depth, const real *a, int64_t a_row, int64_t a_depth,
+                                const real *b, real *c, int64_t c_row, int64_t n_cols, const real *row_bias)
+{
+    NAME(multiply_rows)(rows, n_vectors, depth, a, a_row, a_depth, b, c, c_row, n_cols, row_bias, NULL, 1);
+}
+
 /* Pack `cols` columns, padded with zeros to whole vectors. */
 static TARGET void
 NAME(pack)(int64_t depth, int64_t cols, const real *b, int64_t b_row, int64_t b_col, real *out)
@@ -104,15 +140,59 @@ NAME(pack)(int64_t depth, int64_t cols, const real *b, int64_t b_row, int64_t b_
         }
         return;
     }
-    for (int64_t start = 0; start < depth; start += 16) {
-        const int64_t end = start + 16 < depth ? start + 16 : depth;
-        for (int64_t j = 0; j < cols; j++)
-            for (int64_t p = start; p < end; p++)
-                out[p * width + j] = b[p * b_row + j * b_col];
-        for (int64_t j = cols; j < width; j++)
-            for (int64_t p = start; p < end; p++)
-                out[p * width + j] = 0;
+    int64_t p = 0;
+    for (; b_row == 1 && p + 4 <= depth; p += 4) {
+        int64_t j = 0;
+        for (; j + 4 <= cols; j += 4)
+            NAME(transpose)(b + j * b_col + p, b_col, out + p * width + j, width);
+        for (; j < width; j++)
+            for (int64_t q = p; q < p + 4; q++)
+                out[q * width + j] = j < cols ? b[j * b_col + q] : 0;
     }
+    for (; p < depth; p++)
+        for (int64_t j = 0; j < width; j++)
+            out[p * width + j] = j < cols ? b[p * b_row + j * b_col] : 0;
+}
+
+/* Up to 4 x 2 numbers of the transpose of a product whose factors both lie along the depth. */
+INLINE TARGET void
+NAME(dots)(const int n_rows, const int n_cols, int64_t depth, const real *a, int64_t a_row, const real *b, int64_t b_col,
+           real *c, int64_t c_row, const real *bias)
+{
+    vec sum[4][2] = {{{0}}};
+    int64_t p = 0;
+    for (; p + LANES <= depth; p += LANES)
+#pragma GCC unroll 4
+        for (int i = 0; i < n_rows; i++)
+#pragma GCC unroll 2
+            for (int j = 0; j < n_cols; j++)
+                sum[i][j] += *(const vec *)(a + i * a_row + p) * *(const vec *)(b + j * b_col + p);
+    for (int i = 0; i < n_rows; i++)
+        for (int j = 0; j < n_cols; j++) {
+            real total = bias ? bias[i] : 0;
+            for (int64_t k = 0; k < LANES; k++)
+                total += sum[i][j][k];
+            for (int64_t q = p; q < depth; q++)
+                total += a[i * a_row + q] * b[j * b_col + q];
+            c[j * c_row + i] = total;
+        }
+}
+
+/* A few columns that would fill a small part of a vector. */
+static TARGET void
+NAME(multiply_rest)(int64_t rows, int64_t cols, int64_t depth, const real *a, int64_t a_row, const real *b, int64_t b_col,
+                    real *c, int64_t c_row, const real *bias)
+{
+    for (int64_t i = 0; i < rows; i += 4)
+        for (int64_t j = 0; j < cols; j += 2) {
+            const int n_rows = rows - i < 4 ? (int)(rows - i) : 4, n_cols = cols - j < 2 ? 1 : 2;
+            const real *some = a + i * a_row, *others = b + j * b_col, *own_bias = bias ? bias + i : NULL;
+            real *out = c + j * c_row + i;
+            if (n_rows == 4 && n_cols == 2)
+                NAME(dots)(4, 2, depth, some, a_row, others, b_col, out, c_row, own_bias);
+            else
+                NAME(dots)(n_rows, n_cols, depth, some, a_row, others, b_col, out, c_row, own_bias);
+        }
 }
 
 /* What it costs to multiply (rows, depth) by (depth, cols), the latter packed: a vector's product is half a cycle, and packing
@@ -146,18 +226,29 @@ NAME(product)(const operation *op, real *const *x, real *scratch)
     const int64_t a_row = is_transposed ? right->col : left->row, a_depth = is_transposed ? right->row : left->col;
     const int64_t b_row = is_transposed ? left->col : right->row, b_col = is_transposed ? left->row : right->col;
     real *padded_bias = scratch + op->depth * PANEL;
-    for (int64_t start = 0; start < cols; start += PANEL) {
-        const int64_t n_cols = cols - start < PANEL ? cols - start : PANEL;
-        const int64_t n_vectors = (n_cols + LANES - 1) / LANES;
+    const int64_t rest = is_transposed && a_depth == 1 && b_row == 1 && cols % LANES <= MAX_REST ? cols % LANES : 0;
+    if (rest)
+        NAME(multiply_rest)(rows, rest, op->depth, a, a_row, b + (cols - rest) * b_col, b_col,
+                            x[0] + (cols - rest) * op->x[0].row, op->x[0].row, bias);
+    for (int64_t start = 0, n_cols; start < cols - rest; start += n_cols) {
+        /* Two panels of two vectors rather than one of three and one of one, which reads as many numbers as it multiplies. */
+        const int64_t n_left = (cols - rest - start + LANES - 1) / LANES;
+        const int64_t n_vectors = n_left == TILE_VECTORS + 1 ? 2 : n_left < TILE_VECTORS ? n_left : TILE_VECTORS;
+        n_cols = cols - rest - start < n_vectors * LANES ? cols - rest - start : n_vectors * LANES;
         NAME(pack)(op->depth, n_cols, b + start * b_col, b_row, b_col, scratch);
-        if (bias && !is_transposed) {
+        if (is_transposed) {
+            NAME(multiply_panel_transposed)(rows, n_vectors, op->depth, a, a_row, a_depth, scratch,
+                                            x[0] + start * op->x[0].row, op->x[0].row, n_cols, bias);
+            continue;
+        }
+        if (bias) {
             memset(padded_bias, 0, PANEL * sizeof(real));
             memcpy(padded_bias, bias + start, n_cols * sizeof(real));
         }
-        NAME(multiply_panel)(rows, n_vectors, op->depth, a, a_row, a_depth, scratch,
-                             x[0] + (is_transposed ? start * op->x[0].row : start), op->x[0].row, n_cols,
-                             is_transposed ? bias : NULL, bias && !is_transposed ? padded_bias : NULL, is_transposed);
+        NAME(multiply_panel)(rows, n_vectors, op->depth, a, a_row, a_depth, scratch, x[0] + start, op->x[0].row, n_cols,
+                             bias ? padded_bias : NULL);
     }
 }
 
 #undef PANEL
+#undef MAX_REST
