@@ -1,11 +1,13 @@
 """Fit times of all contestants on all workloads."""
 
 import numpy as np
+import torch
 
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.limit import MatrixRates
 from benchmarks.measure import in_turn, summary
 from benchmarks.workloads import MISSING, WORKLOADS, Task
+from skdnn.training import multiplies_bfloat16
 
 
 def fit_times(contestants, workloads, quick=False, with_limit=True, log=print):
@@ -33,6 +35,9 @@ def fit_times(contestants, workloads, quick=False, with_limit=True, log=print):
         task = Task.of(workload)
         if task is None:
             log(f"{name}: left out, {MISSING[workload.data]}")
+            continue
+        if workload.dtype == "bfloat16" and not multiplies_bfloat16(torch.device("cpu")):
+            log(f"{name}: left out, this CPU has no instructions for it")
             continue
         taking_part = [c for c in contestants if CONTESTANTS[c].can(workload)]
         rates = MatrixRates(task) if with_limit else None

@@ -49,7 +49,8 @@ class Workload:
         Accuracy below which a contestant did not really learn.
     techniques : Techniques or None
         None for a plain ReLU network.
-    dtype : {"float32", "float64"}
+    dtype : {"float32", "float64", "bfloat16"}
+        In "bfloat16" only factors of products are: arrays and weights are float32.
     n_rows : int or None
         Training rows, where not all of the data's.
     rounds : int
@@ -75,6 +76,11 @@ class Workload:
     n_threads: tuple = (1,)
     quick: bool = False
 
+    @property
+    def array_dtype(self):
+        """The dtype of arrays and weights."""
+        return "float32" if self.dtype == "bfloat16" else self.dtype
+
     def quickened(self):
         """Return the same task with fewer rows, epochs and rounds."""
         n_rows = None if self.n_rows is None else min(self.n_rows, 5_000)
@@ -84,6 +90,16 @@ class Workload:
 _MNIST = {"data": "mnist", "hidden": (300, 100), "epochs": 1, "n_rows": 20_000, "band": 0.85}
 _SGD = {"optimizer": "sgd", "rate": 0.1}
 _ADAM = {"optimizer": "adam", "rate": 0.001}
+_WIDE = {
+    "data": "mnist",
+    "hidden": (1024,) * 3,
+    "batch_size": 256,
+    "epochs": 1,
+    "n_rows": 10_240,
+    "band": 0.6,
+    "rounds": 3,
+    **_SGD,
+}
 
 WORKLOADS = {
     workload.name: workload
@@ -100,9 +116,8 @@ WORKLOADS = {
         Workload("MNIST b200 Adam", batch_size=200, **_ADAM, **_MNIST | {"band": 0.75}),
         Workload("MNIST b200 full", batch_size=200, **_SGD, **_MNIST, techniques=Techniques()),
         Workload("MNIST b200 Adam full", batch_size=200, **_ADAM, **_MNIST, techniques=Techniques()),
-        Workload(
-            "wide b256", "mnist", (1024, 1024, 1024), 256, **_SGD, epochs=1, n_rows=10_240, band=0.6, rounds=3, n_threads=(1, 2)
-        ),
+        Workload("wide b256", **_WIDE, n_threads=(1, 2)),
+        Workload("wide b256 bfloat16", **_WIDE, dtype="bfloat16"),
         Workload("tabular b256", "tabular", (256, 256), 256, **_ADAM, epochs=1, n_rows=50_000, band=0.7, n_threads=(1, 2)),
     ]
 }
@@ -164,7 +179,7 @@ class Task:
     ----------
     workload : Workload
     X, X_test : ndarray of shape (n_rows, n_features)
-        Of the workload's dtype, C-contiguous.
+        Of the workload's `array_dtype`, C-contiguous.
     y, y_test : ndarray of shape (n_rows,), int64
         Class indices.
     """
@@ -185,10 +200,10 @@ class Task:
     def with_data(cls, workload, X, y, X_test=None, y_test=None):
         """Return a task of given arrays; by default it is scored on its training rows."""
         rows = slice(workload.n_rows)
-        X, y = np.ascontiguousarray(X[rows], workload.dtype), y[rows].astype(np.int64)
+        X, y = np.ascontiguousarray(X[rows], workload.array_dtype), y[rows].astype(np.int64)
         if X_test is None:
             X_test, y_test = X, y
-        return cls(workload, X, y, np.ascontiguousarray(X_test, workload.dtype), y_test.astype(np.int64))
+        return cls(workload, X, y, np.ascontiguousarray(X_test, workload.array_dtype), y_test.astype(np.int64))
 
     @property
     def n_classes(self):

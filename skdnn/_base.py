@@ -15,7 +15,7 @@ from skdnn._data import draw_seeds, resolve_sample_weight, seed_sequence, split_
 from skdnn._fit_tasks import epoch_tasks, fit_task
 from skdnn._fitted import FittedNetworkMixin, attributes_of
 from skdnn._monitor import OwnScore, ScorerOnOutputs
-from skdnn._resolution import Techniques, resolve_device, resolve_dtype, resolve_monitor
+from skdnn._resolution import Techniques, check_dtype, resolve_device, resolve_dtype, resolve_monitor
 from skdnn._samples import Samples, to_training_data
 from skdnn._together import learned_together
 from skdnn._validation import CachedParameterNames, Interval, Options, StrOptions, validate_parameter_constraints
@@ -63,7 +63,7 @@ class BaseMLPDeep(CachedParameterNames, FittedNetworkMixin, CallbackSupportMixin
         "monitor": "no_validation",
         "warm_start": ["boolean"],
         "device": "no_validation",
-        "dtype": [StrOptions({"auto", "float32", "float64"})],
+        "dtype": [StrOptions({"auto", "float32", "float64", "bfloat16"})],
         "callbacks": [None, list, tuple],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -300,6 +300,7 @@ class BaseMLPDeep(CachedParameterNames, FittedNetworkMixin, CallbackSupportMixin
     def _prepare(self, given, continues=False, given_validation=None, is_stream=False, classes=None, session_type=Session):
         """Check everything, set what is learned from data before training, and return the `TrainingRun` that is to train."""
         device = resolve_device(self.device)
+        check_dtype(self.dtype, device)
         # All parameters are known to be good before anything that is learned from data is replaced.
         techniques, loss, scorer = Techniques(self), self._resolve_loss(), resolve_monitor(self.monitor, self)
         samples = self._read(*given, device, reset=not continues)

@@ -19,6 +19,7 @@ from skdnn.components.regularizers import resolve_regularizer
 from skdnn.components.schedules import resolve_schedule
 from skdnn.engine import LayerPlan, NetworkPlan, UpdatePlan
 from skdnn.exceptions import InvalidParameterError
+from skdnn.training import multiplies_bfloat16
 
 # Values of `monitor` that are no scorers: the estimator's own score, and the validation loss.
 _OWN_MONITORS = "auto", "loss"
@@ -55,6 +56,7 @@ class Techniques:
         self.update = UpdatePlan(resolve_optimizer(estimator.optimizer), resolve_clipping(estimator.gradient_clipping))
         self.schedule = resolve_schedule(estimator.learning_rate)
         self.callbacks = resolve_callbacks(estimator.callbacks)
+        self._rounds_products = estimator.dtype == "bfloat16"
 
     def plan_network(self, n_features, n_outputs):
         """Return the `NetworkPlan` for so many inputs and outputs."""
@@ -76,7 +78,7 @@ class Techniques:
                     constraint=self._constraints[i],
                 )
             )
-        return NetworkPlan(tuple(layers), self._input_dropout)
+        return NetworkPlan(tuple(layers), self._input_dropout, self._rounds_products)
 
 
 def resolve_hidden_layer_sizes(sizes):
@@ -135,10 +137,20 @@ def resolve_device(device):
 
 
 def resolve_dtype(dtype, X_dtype, device):
-    """Return the `torch.dtype` to compute in: "auto" follows X on a CPU and is float32 elsewhere."""
+    """Return the `torch.dtype` to compute in: "auto" follows X on a CPU and is float32 elsewhere, "bfloat16" is of products."""
     if dtype == "auto":
         return torch.float64 if device.type == "cpu" and X_dtype == np.float64 else torch.float32
-    return getattr(torch, dtype)
+    return torch.float32 if dtype == "bfloat16" else getattr(torch, dtype)
+
+
+def check_dtype(dtype, device):
+    """Refuse bfloat16 on a device that would only be the slower for it."""
+    if dtype == "bfloat16" and not multiplies_bfloat16(device):
+        raise InvalidParameterError(
+            "dtype='bfloat16' needs a CPU that multiplies such numbers (AVX512_BF16 or AMX), or a CUDA GPU that does (compute "
+            f"capability 8.0); the device {str(device)!r} of this machine cannot. Use dtype='float32', which has the same "
+            "weights and more exact products, or 'auto'."
+        )
 
 
 def _is_list(value):

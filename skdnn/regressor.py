@@ -146,8 +146,8 @@ class MLPDeepRegressor(RegressorMixin, BaseMLPDeep):
         """Train for one epoch on X and y, going on where the last call ended.
 
         The optimizer's state and the schedule's clock go on, too; after `fit`, after unpickling and after a change of the
-        optimizer they start anew. Targets are standardised as the first call found them. Nothing is set aside for
-        `early_stopping`.
+        optimizer, or to or from bfloat16, they start anew. Targets are standardised as the first call found them. Nothing is
+        set aside for `early_stopping`.
 
         Parameters
         ----------

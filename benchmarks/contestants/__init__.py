@@ -50,10 +50,12 @@ class Contestant:
         return workload.dtype in self.dtypes and (self.has_techniques or workload.techniques is None)
 
 
+_WITH_BFLOAT16 = "float32", "float64", "bfloat16"
+
 CONTESTANTS = {
     contestant.name: contestant
     for contestant in [
-        Contestant("skdnn", "estimators:prepare_skdnn", "skdnn", "`MLPDeepClassifier`"),
+        Contestant("skdnn", "estimators:prepare_skdnn", "skdnn", "`MLPDeepClassifier`", dtypes=_WITH_BFLOAT16),
         Contestant("MLPClassifier", "estimators:prepare_mlp_classifier", "sklearn", "scikit-learn's own", has_techniques=False),
         Contestant(
             "skorch",
@@ -72,7 +74,9 @@ CONTESTANTS = {
             "PyTorch expert",
             "pytorch:prepare_expert",
             "torch",
-            "autograd with tensors indexed by hand, fused optimizer, `set_to_none=True`, the loss read once an epoch",
+            "autograd with tensors indexed by hand, fused optimizer, `set_to_none=True`, the loss read once an epoch; "
+            "`torch.autocast` in bfloat16",
+            dtypes=_WITH_BFLOAT16,
         ),
         Contestant(
             "JAX scan",

@@ -27,7 +27,7 @@ def _trainer(estimator, task):
 def make_skdnn(task, seed):
     """Return the `MLPDeepClassifier` of a task."""
     workload = task.workload
-    settings = _shared(workload, seed) | {"optimizer": workload.optimizer, "device": "cpu"}
+    settings = _shared(workload, seed) | {"optimizer": workload.optimizer, "device": "cpu", "dtype": workload.dtype}
     if (techniques := workload.techniques) is not None:
         settings |= {
             "activation": "elu",

@@ -1,5 +1,7 @@
 """PyTorch with a loop of one's own: as its tutorials write it, and as an expert does."""
 
+import contextlib
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
@@ -25,7 +27,7 @@ def build_module(task):
             layers.append(nn.ReLU())
         else:
             layers += [nn.BatchNorm1d(n_out), nn.ELU(), nn.Dropout(techniques.dropout)]
-    return nn.Sequential(*layers).to(getattr(torch, task.workload.dtype))
+    return nn.Sequential(*layers).to(getattr(torch, task.workload.array_dtype))
 
 
 def kernels_of(module):
@@ -98,6 +100,10 @@ def _shuffled_batches(X, y, batch_size):
     return ((X[rows], y[rows]) for rows in order.split(batch_size))
 
 
+def _precision(workload):
+    return torch.autocast("cpu", torch.bfloat16) if workload.dtype == "bfloat16" else contextlib.nullcontext()
+
+
 def prepare_expert(task, seed):
     """Prepare a loop without anything that costs time and can be left out while autograd does the gradients."""
     workload, techniques = task.workload, task.workload.techniques
@@ -110,7 +116,8 @@ def prepare_expert(task, seed):
         for _ in range(workload.epochs):
             total = torch.zeros(())
             for x, target in _shuffled_batches(X, y, workload.batch_size):
-                loss = F.cross_entropy(module(x), target)
+                with _precision(workload):
+                    loss = F.cross_entropy(module(x), target)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 if techniques is not None:  # the penalty's gradient without its graph

@@ -24,7 +24,7 @@ _batch_norm = kernel_of(torch.ops.aten.native_batch_norm.out)
 _batch_norm_backward = kernel_of(torch.ops.aten.native_batch_norm_backward.out)
 
 
-class _Buffers(dict):
+class Buffers(dict):
     """Tensors of shape ([K,] n_rows, n_units) by number of rows, made on first use."""
 
     def __init__(self, like, n_networks, n_units):
@@ -65,8 +65,8 @@ class Dense:
         self._is_first = is_first
         self._is_normalized = is_normalized
         self._multiply, self._multiply_add = (torch.mm, torch.addmm) if n_networks == 1 else (torch.bmm, torch.baddbmm)
-        self._outputs = _Buffers(kernel, n_networks, kernel.shape[-2])
-        self._input_gradients = _Buffers(kernel, n_networks, kernel.shape[-1])
+        self._outputs = Buffers(kernel, n_networks, kernel.shape[-2])
+        self._input_gradients = Buffers(kernel, n_networks, kernel.shape[-1])
         self._ones = {}
 
     def forward(self, x, out=None):
@@ -77,7 +77,7 @@ class Dense:
     def backward(self, gradient):
         n_rows = gradient.shape[-2]
         calls = self._product(torch.mm, self._multiply, gradient.mT, self._x, out=self._kernel_gradient)
-        calls += [self._bias_gradient.zero_] if self._is_normalized else self._sum_over_rows(gradient)
+        calls += self._bias_calls(gradient)
         if self._is_first:
             return None, calls
         input_gradient = self._input_gradients[n_rows]
@@ -98,6 +98,9 @@ class Dense:
     def _for_each_network(self, x):
         """Give a batch that all networks share the networks' axis."""
         return x.expand(self._n_networks, *x.shape) if x.dim() < self._kernel.dim() else x
+
+    def _bias_calls(self, gradient):
+        return [self._bias_gradient.zero_] if self._is_normalized else self._sum_over_rows(gradient)
 
     def _sum_over_rows(self, gradient):
         """The bias' gradient: a product with ones, at half the cost of a sum, for each network, since none adds up alike."""
@@ -131,7 +134,7 @@ class BatchNormalization:
         self._epsilon = batch_norm.epsilon
         self._batch_mean, self._batch_inverse_std = torch.empty_like(scale), torch.empty_like(scale)
         self._outputs, self._normalized, self._scratch, self._input_gradients = (
-            _Buffers(scale, 1, len(scale)) for _ in range(4)
+            Buffers(scale, 1, len(scale)) for _ in range(4)
         )
         self.row_weights = None
 
@@ -218,7 +221,7 @@ class OneByOne:
 
     def __init__(self, layers, n_units, like):
         self._layers = layers
-        self._outputs, self._input_gradients = (_Buffers(like, len(layers), n_units) for _ in range(2))
+        self._outputs, self._input_gradients = (Buffers(like, len(layers), n_units) for _ in range(2))
 
     @property
     def row_weights(self):
@@ -259,7 +262,7 @@ class Activate:
         self._activations = activations
         self._runs = runs_of(activations)
         self._in_place = all(activation.uses_output for activation in activations)
-        self._outputs = _Buffers(like, len(activations), n_units)
+        self._outputs = Buffers(like, len(activations), n_units)
 
     def forward(self, z, out=None):
         self._z, self._a = z, z if self._in_place else self._outputs[z.shape[-2]]
@@ -320,7 +323,7 @@ class Dropout:
         self._generators = generators
         self._n_units = n_units
         self._like = like
-        self._outputs = _Buffers(like, len(rates), n_units)
+        self._outputs = Buffers(like, len(rates), n_units)
 
     def make_masks(self, n_batches, n_rows):
         """Return the `Masks` of `n_batches` batches."""

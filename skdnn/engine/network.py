@@ -5,6 +5,7 @@ from functools import partial
 import torch
 
 from skdnn.engine.layers import Activate, BatchNormalization, Dense, Dropout, OneByOne
+from skdnn.engine.rounded import RoundedDense
 from skdnn.engine.rows import take_rows
 from skdnn.engine.runs import part_of, stacked_runs
 from skdnn.engine.storage import FlatStorage
@@ -82,11 +83,12 @@ class Network:
         n_features = self.plans[0].layers[0].n_in
         self.layers = [Dropout(input_dropout, self._generators, n_features, like)] if any(input_dropout) else []
         self._regularized, self._constrained = [], []
+        dense = RoundedDense if self.plans[0].rounds_products else Dense
         for index, aligned in enumerate(zip(*(plan.layers for plan in self.plans), strict=True)):
             layer = aligned[0]
             (kernel, kernel_gradient), (bias, bias_gradient) = next(tensors), next(tensors)
             self.layers.append(
-                Dense(
+                dense(
                     kernel,
                     bias,
                     kernel_gradient,
@@ -320,3 +322,5 @@ def _check_same_shape(plans):
                 "networks in lockstep need the same layer sizes, and batch norm in the same places, got "
                 f"{shape(plans[0])} and {shape(plan)}."
             )
+        if plan.rounds_products != plans[0].rounds_products:
+            raise ValueError("networks in lockstep need the same products, got rounded and other ones.")

@@ -45,10 +45,13 @@ class NetworkPlan:
     layers : tuple of LayerPlan
     input_dropout : float in [0.0, 1.0)
         The share of the inputs that is set to 0 in training.
+    rounds_products : bool
+        Whether the products of training are of numbers rounded to bfloat16.
     """
 
     layers: tuple[LayerPlan, ...]
     input_dropout: float = 0.0
+    rounds_products: bool = False
 
     @property
     def uses_batch_norm(self):

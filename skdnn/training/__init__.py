@@ -4,7 +4,7 @@ from skdnn.training.lockstep import Lockstep, train_in_lockstep
 from skdnn.training.memory import MAX_GROUP, free_memory, group_size
 from skdnn.training.net import TrainingNet
 from skdnn.training.plan import Outcome, Seeds, TrainingData, TrainingPlan
-from skdnn.training.policy import compute_policy
+from skdnn.training.policy import compute_policy, multiplies_bfloat16
 from skdnn.training.population import Lane, can_share_a_population
 from skdnn.training.progress import EpochListener
 from skdnn.training.run import TrainingRun
@@ -26,5 +26,6 @@ __all__ = [
     "compute_policy",
     "free_memory",
     "group_size",
+    "multiplies_bfloat16",
     "train_in_lockstep",
 ]

@@ -96,8 +96,9 @@ def _bytes_of_network(session):
     plan, parameters = session.plan, session.network.parameters.data
     optimizer, layers = plan.update.optimizer, plan.network.layers
     state = optimizer.init_state(parameters[:1]) if isinstance(optimizer, Optimizer) else {}
-    flat = (_FLAT + len(state)) * parameters.numel()
-    activations = sum(layer.n_out * _PER_ACTIVATION * (1 if layer.batch_norm is None else 2) for layer in layers)
+    is_rounded = plan.network.rounds_products  # kernels, gradients and activations are there once more, in half the bytes
+    flat = (_FLAT + len(state) + is_rounded) * parameters.numel()
+    activations = sum(layer.n_out * (_PER_ACTIVATION + is_rounded) * (1 if layer.batch_norm is None else 2) for layer in layers)
     # Rows, where networks have batches of their own; outputs and targets.
     drawn = layers[0].n_in + 2 * layers[-1].n_out
     if plan.network.uses_dropout:

@@ -111,14 +111,32 @@ def compute_policy(work, dtype, device):
         yield
 
 
+def multiplies_bfloat16(device):
+    """Say whether a device has instructions for products of bfloat16 numbers. Others would compute them, and take longer.
+
+    Parameters
+    ----------
+    device : torch.device
+    """
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and _has_instructions("avx512_bf16", "amx_bf16")
+
+
+def _has_instructions(*names):
+    return any(torch.cpu.get_capabilities().get(name, False) for name in names)
+
+
 @functools.cache
 def _onednn_pays():
     """Say whether oneDNN's product is the faster one here and still a float32 product.
 
     With AVX-512 it runs at twice the rate of torch's default product. The setting that selects it also permits bfloat16, which
-    a CPU with AMX then uses: a probe finds that out. Time is not probed, so that two runs never choose differently.
+    a CPU with AMX then uses: there it is not even tried, for another thread may be multiplying. A probe finds out whether
+    others do. Time is not probed, so that two runs never choose differently.
     """
-    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+    if torch.backends.cpu.get_cpu_capability() != "AVX512" or _has_instructions("amx_bf16"):
         return False
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(256, 256, generator=generator, dtype=torch.float64) for _ in range(2))

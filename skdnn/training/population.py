@@ -79,6 +79,7 @@ def _kernels_of(plan):
     """What must be equal for networks to train in lockstep."""
     return (
         [(layer.n_in, layer.n_out, layer.batch_norm is None) for layer in plan.network.layers],
+        plan.network.rounds_products,
         plan.loss,
         plan.batch_size,
         plan.shuffle,

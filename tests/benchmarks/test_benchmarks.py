@@ -115,6 +115,23 @@ def test_float64_is_computed_in_float64(name):
     assert CONTESTANTS[name].prepare(task, seed=0)()(task.X).shape == (400,)
 
 
+@pytest.mark.parametrize("name", [name for name in FAST if "bfloat16" in CONTESTANTS[name].dtypes])
+def test_bfloat16_is_of_products(name, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    task = small_task(dtype="bfloat16")
+    assert task.X.dtype == np.float32
+    predict = CONTESTANTS[name].prepare(task, seed=0)()
+    assert np.mean(predict(task.X) == task.y) > 0.8
+
+
+def test_bfloat16_is_left_out_where_the_cpu_has_it_not(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    monkeypatch.setitem(WORKLOADS, "small", replace(small_task().workload, dtype="bfloat16"))
+    lines = []
+    assert fit_times(FAST, ["small"], log=lines.append) == {}
+    assert lines == ["small: left out, this CPU has no instructions for it"]
+
+
 def test_tables_name_what_is_there():
     assert {workload.data for workload in WORKLOADS.values()} == set(DATA)
     assert all(callable(CONTESTANTS[name].prepare) for name in FAST)

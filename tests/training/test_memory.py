@@ -56,3 +56,9 @@ def test_where_nothing_is_known_there_is_some(monkeypatch):
     assert free_memory() == 100
     monkeypatch.setattr(memory, "_of_container", lambda: iter(()))
     assert free_memory() == 2**31
+
+
+def test_rounded_factors_are_counted(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    rounded, single = (memory._bytes_of_network(session_of(dtype=dtype)) for dtype in ("bfloat16", "float32"))
+    assert rounded > single

@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from skdnn.training import compute_policy, policy
+from skdnn.training import compute_policy, multiplies_bfloat16, policy
 
 CPU = torch.device("cpu")
 SMALL, LARGE = policy._WORK_FOR_THREADS - 1, policy._WORK_FOR_THREADS
@@ -25,8 +25,9 @@ def three_threads():
 def capability(monkeypatch):
     """Sets what the CPU is said to be able to, and forgets what has been probed."""
 
-    def set_to(name):
+    def set_to(name, **instructions):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: name)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
         policy._onednn_pays.cache_clear()
 
     yield set_to
@@ -128,9 +129,11 @@ def test_two_threads_at_once(work, first_to_leave):
     assert [seen[name, "after"] for name in ("main", "other", "later")] == [before] * 3
 
 
-@pytest.mark.parametrize("name", ["AVX2", "DEFAULT", "NEON"])
-def test_onednn_is_not_tried_without_avx512(capability, monkeypatch, name):
-    capability(name)
+@pytest.mark.parametrize(
+    ("name", "instructions"), [("AVX2", {}), ("DEFAULT", {}), ("NEON", {}), ("AVX512", {"amx_bf16": True})]
+)
+def test_onednn_is_not_tried_without_avx512_or_with_amx(capability, monkeypatch, name, instructions):
+    capability(name, **instructions)
     monkeypatch.setattr(policy, "_precision", None)  # to touch it would raise
     assert policy._onednn_pays() is False
 
@@ -161,3 +164,18 @@ def test_the_probe_runs_once(capability, monkeypatch):
     first = policy._onednn_pays()
     monkeypatch.setattr(policy, "_FLOAT32_ERROR", -1.0)
     assert policy._onednn_pays() is first
+
+
+@pytest.mark.parametrize(
+    ("instructions", "device", "expected"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, "cpu", True),
+        ({"avx512_bf16": False, "amx_bf16": True}, "cpu", True),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx512_f": True}, "cpu", False),
+        ({}, "cpu", False),
+        ({"avx512_bf16": True, "amx_bf16": True}, "meta", False),
+    ],
+)
+def test_bfloat16_needs_instructions_for_it(capability, instructions, device, expected):
+    capability("AVX512", **instructions)
+    assert multiplies_bfloat16(torch.device(device)) is expected
