@@ -1,4 +1,4 @@
-"""Batches of an epoch, gathered some tens at a time: a batch is then a view, and gathering costs one call in some tens of steps."""
+"""Batches of an epoch, gathered some tens at a time: a batch is then a view, and gathering costs one call for all of them."""
 
 from functools import cached_property
 

@@ -9,12 +9,15 @@ torch.compile was tried in its place: it takes seconds for each new shape. Torch
 kernels, takes three times as long on small networks.
 """
 
+import itertools
 import math
+import struct
 
 import numpy as np
 import torch
 
 from skdnn.engine.log import NotRepeatableError, write_down
+from skdnn.engine.translation import CONSTANTS, TRANSLATIONS, VIEWS
 
 try:
     from skdnn.engine import _native
@@ -23,6 +26,13 @@ except ImportError:  # built without a C compiler
 
 # What the numbers of the two steps that are compared are made of: values that no technique has among its own.
 _PROBES = ((0.0061803398875, 11), (0.0057721566490, 12))
+
+
+# An operation, as in native/program.h: code, chain, rows, cols, depth; of ten operands data, step, row, col; five numbers, and
+# what they are of the step's.
+_LAYOUT = struct.Struct("=5q40q5d5q")
+_NOWHERE = ((0, 0, 0, 0),) * 10
+_ZEROS = (0,) * 5
 
 
 def is_available():
@@ -75,6 +85,11 @@ class Program:
         Of each.
     instructions : int, default=None
         The number of a set of vector instructions, by default the best that there is.
+
+    Attributes
+    ----------
+    code : bytes
+        The operations.
     """
 
     def __init__(self, logs, numbers, instructions=None):
@@ -89,25 +104,26 @@ class Program:
             raise NotRepeatableError
         for first, second in zip(*logs, strict=True):
             self._translate(first, second)
-        self._code = _chain(np.array(self._operations, _OPERATION)).tobytes()
+        lengths = _chain_lengths(self._operations)
+        self.code = b"".join(map(_pack, self._operations, lengths))
 
     def run(self, numbers, first=0):
         """Make the steps of ``len(numbers)`` batches from `first` on, a tuple of numbers for each."""
         table = np.array(numbers, np.float64)
-        _native.run(self._code, table, first, len(table), self._dtype == torch.float64, self._instructions)
+        _native.run(self.code, table, first, len(table), self._dtype == torch.float64, self._instructions)
 
     def _translate(self, first, second):
         """Add what a call does."""
         name = first.name
         arguments = {key: (value, second.arguments[key]) for key, value in first.arguments.items()}
-        if name in _VIEWS:
+        if name in VIEWS:
             self._note_view(first, second)
-        elif name in _CONSTANTS:
+        elif name in CONSTANTS:
             self._results[id(first.result)] = self._results[id(second.result)] = first.result.clone()
         elif name == "fill" and first.result.dim() == 0:
             self._filled[first.result.data_ptr()] = arguments["value"]
-        elif name in _TRANSLATIONS:
-            _TRANSLATIONS[name](self, arguments, self._out(first, second))
+        elif name in TRANSLATIONS:
+            TRANSLATIONS[name](self, arguments, self._out(first, second))
         else:
             raise NotRepeatableError
 
@@ -147,20 +163,19 @@ class Program:
             shape, strides = _broadcast([tensor for tensor, _ in found])
         else:
             strides = [(0, 0) if operand is None else _matrix_strides(operand[0]) for operand in found]
-        places = [
-            (0, 0, 0, 0) if operand is None else (operand[0].data_ptr(), operand[1], *stride)
+        places = tuple(
+            _NOWHERE[0] if operand is None else (operand[0].data_ptr(), operand[1], *stride)
             for operand, stride in zip(found, strides, strict=True)
-        ]
+        )
         constants, variables = zip(*map(self._number, numbers), strict=True) if numbers else ((), ())
         self._operations.append(
             (
                 _native.CODES[code],
-                1,
                 *shape,
                 depth,
-                places + [(0, 0, 0, 0)] * (_native.MAX_OPERANDS - len(places)),
-                (*constants, *[0.0] * (_native.MAX_NUMBERS - len(constants))),
-                (*variables, *[0] * (_native.MAX_NUMBERS - len(variables))),
+                places + _NOWHERE[len(places) :],
+                constants + _ZEROS[len(constants) :],
+                variables + _ZEROS[len(variables) :],
             )
         )
 
@@ -212,21 +227,6 @@ class Program:
         return self._filled[tensor.data_ptr()]
 
 
-_OPERAND = np.dtype([("data", "u8"), ("step", "i8"), ("row", "i8"), ("col", "i8")])
-_OPERATION = np.dtype(
-    [
-        ("code", "i8"),
-        ("chain", "i8"),
-        ("rows", "i8"),
-        ("cols", "i8"),
-        ("depth", "i8"),
-        ("x", _OPERAND, (10,)),
-        ("number", "f8", (5,)),
-        ("variable", "i8", (5,)),
-    ]
-)
-
-
 def _broadcast(tensors):
     """The shape of an elementwise operation as rows and columns, and each operand's strides along them."""
     out, *others = tensors
@@ -251,233 +251,48 @@ def _matrix_strides(tensor):
     return (0, 0, *tensor.stride())[-2:]
 
 
-def _chain(operations):
-    """Note how many elementwise operations in a row can be made block by block: equally large, and none shifted against others."""
+def _pack(operation, chain):
+    code, rows, cols, depth, places, numbers, variables = operation
+    return _LAYOUT.pack(code, chain, rows, cols, depth, *itertools.chain.from_iterable(places), *numbers, *variables)
+
+
+def _chain_lengths(operations):
+    """For each operation, how many from it on are made block by block, 1 for those that others begin with.
+
+    In a chain are elementwise operations on equally many elements, none of which is shifted against what another writes.
+    """
+    lengths = [1] * len(operations)
     start = 0
     while start < len(operations):
-        end, places = start + 1, list(_extents(operations[start]))
-        while end < len(operations) and end - start < _native.MAX_CHAIN and _continues(operations, start, end, places):
-            places += _extents(operations[end])
+        end, extents = start + 1, _extents(operations[start])
+        while (
+            end < len(operations)
+            and end - start < _native.MAX_CHAIN
+            and _continues(operations[start], operations[end], extents)
+        ):
+            extents += _extents(operations[end])
             end += 1
-        operations["chain"][start] = end - start
+        lengths[start] = end - start
         start = end
-    return operations
+    return lengths
 
 
-def _continues(operations, start, end, places):
-    first, op = operations[start], operations[end]
-    if max(first["code"], op["code"]) >= _native.N_ELEMENTWISE or (first["rows"], first["cols"]) != (op["rows"], op["cols"]):
+def _continues(first, operation, extents):
+    """Whether an operation can be in a chain that has begun, and that covers some extents."""
+    if max(first[0], operation[0]) >= _native.N_ELEMENTWISE or first[1:3] != operation[1:3]:
         return False
     return all(
-        where == other or not (is_written or other_is_written) or begin >= other_end or other_begin >= stop
-        for where, is_written, begin, stop in _extents(op)
-        for other, other_is_written, other_begin, other_end in places
+        place == other or not (is_written or other_is_written) or begin >= other_end or other_begin >= end
+        for place, is_written, begin, end in _extents(operation)
+        for other, other_is_written, other_begin, other_end in extents
     )
 
 
-def _extents(op):
-    """For each operand: its place, whether it is written, and the addresses that it covers, in the first batch."""
-    for k, operand in enumerate(op["x"]):
-        if operand["data"]:
-            begin = int(operand["data"])
-            size = (op["rows"] - 1) * operand["row"] + (op["cols"] - 1) * operand["col"] + 1
-            yield operand.tolist(), k == 0, begin, begin + 8 * int(size)
-
-
-# Calls whose result is the memory of their argument, and those that make a constant.
-_VIEWS = {"mT", "detach", "t", "view", "unsqueeze", "expand", "alias"}
-_CONSTANTS = {"full_like", "lift_fresh", "repeat"}
-
-
-def _elementwise(code, operands, numbers=(), **required):
-    """What adds an elementwise operation of the same operands and numbers, for some values of other arguments."""
-
-    def translate(program, arguments, out):
-        if any(arguments[name] != (value, value) for name, value in required.items()):
-            raise NotRepeatableError
-        program.add(code, [out, *(arguments[name] for name in operands)], [arguments[name] for name in numbers])
-
-    return translate
-
-
-def _with_number(code, code_of_number, sign=1):
-    """What adds an operation on two tensors, or on a tensor and a number."""
-
-    def translate(program, arguments, out):
-        alpha = arguments.get("alpha", (1, 1))
-        if isinstance(arguments["other"][0], torch.Tensor):
-            program.add(code, [out, arguments["self"], arguments["other"]], [alpha])
-        elif alpha == (1, 1):
-            program.add(code_of_number, [out, arguments["self"]], [tuple(sign * value for value in arguments["other"])])
-        else:
-            raise NotRepeatableError
-
-    return translate
-
-
-def _clamp(program, arguments, out):
-    source = arguments["self"]
-    for name in ("min", "max"):
-        if arguments[name] != (None, None):
-            program.add(f"clamp_{name}", [out, source], [arguments[name]])
-            source = out
-
-
-def _product(program, arguments, out):
-    left, right = (arguments[name] for name in (("mat1", "mat2") if "mat1" in arguments else _factors(arguments)))
-    if any(arguments.get(name, (1, 1)) != (1, 1) for name in ("alpha", "beta")):
-        raise NotRepeatableError
-    (rows, depth), (_, cols) = left[0].shape, right[0].shape
-    program.add("product", [out, left, right, arguments.get("self") if "mat1" in arguments else None], (), (rows, cols), depth)
-
-
-def _factors(arguments):
-    return ("self", "mat2") if "mat2" in arguments else ("self", "other")
-
-
-def _column_sums(program, arguments, out):
-    """A product of a transposed matrix and a vector."""
-    matrix = program.transposed(arguments["self"])
-    if matrix[0].stride(-1) != 1 and matrix[0].shape[-1] > 1:
-        raise NotRepeatableError
-    program.add("column_sums", [out, matrix, arguments["vec"]], (), matrix[0].shape)
-
-
-def _sum(program, arguments, out):
-    """A sum of all, or over rows, which is one with factors of 1."""
-    source, dim = arguments["self"], list(arguments["dim"][0])
-    if dim not in ([-2], [-2, -1]) or arguments["dtype"][0] is not None or not source[0].is_contiguous():
-        raise NotRepeatableError
-    if dim == [-2, -1]:
-        program.add("total", [out, source], (), (1, source[0].numel()))
-        return
-    ones = program.keep(torch.ones(source[0].shape[-2], dtype=source[0].dtype))
-    program.add("column_sums", [out, source, (ones, ones)], (), source[0].shape)
-
-
-def _norm(program, arguments, out):
-    source, dim = arguments["self"], arguments["dim"][0]
-    is_plain = arguments["ord"] == (2, 2) and arguments["dtype"][0] is None and source[0].is_contiguous()
-    if not is_plain or dim not in ([-1], [-2]):
-        raise NotRepeatableError
-    code = "row_norms" if dim == [-1] else "column_norms"
-    program.add(code, [out, source], (), (1, *source[0].shape)[-2:])
-
-
-def _softmax(program, arguments, out):
-    tensors = *out, *arguments["self"]
-    if arguments["dim"] != (-1, -1) or not all(tensor.is_contiguous() and tensor.dim() == 2 for tensor in tensors):
-        raise NotRepeatableError
-    program.add("softmax", [out, arguments["self"]], (), out[0].shape)
-
-
-def _log_softmax(program, arguments, out):
-    source = arguments["self"]
-    if (
-        arguments["dim"] != (-1, -1)
-        or arguments["dtype"][0] is not None
-        or not source[0].is_contiguous()
-        or source[0].dim() != 2
-    ):
-        raise NotRepeatableError
-    program.add("log_softmax", [out, source], (), source[0].shape)
-
-
-def _adam(program, arguments, out):
-    if arguments["maximize"] != (False, False) or arguments["weight_decay"] != (0.0, 0.0):
-        raise NotRepeatableError
-    lists = [arguments[name] for name in ("self", "exp_avgs", "exp_avg_sqs", "max_exp_avg_sqs", "grads")]
-    if any(len(first) > 1 for first, _ in lists):
-        raise NotRepeatableError
-    operands = [(first[0], second[0]) if first else None for first, second in lists]
-    if not all(operand is None or operand[0].is_contiguous() for operand in operands):
-        raise NotRepeatableError
-    numbers = [arguments["lr"], program.filled(arguments["state_steps"][0][0])]
-    numbers += [arguments[name] for name in ("beta1", "beta2", "eps")]
-    program.add("adam", operands, numbers, (1, operands[0][0].numel()))
-
-
-def _batch_norm(program, arguments, out):
-    x = arguments["input"]
-    if arguments["training"] != (True, True) or not (x[0].is_contiguous() and arguments["out"][0].is_contiguous()):
-        raise NotRepeatableError
-    names = ("out", "input", "weight", "bias", "running_mean", "running_var", "save_mean", "save_invstd")
-    numbers = [arguments["momentum"], arguments["eps"]]
-    program.add("batch_norm", [arguments[name] for name in names], numbers, x[0].shape)
-
-
-def _batch_norm_backward(program, arguments, out):
-    x = arguments["input"]
-    if arguments["train"] != (True, True) or not all(arguments[name][0].is_contiguous() for name in ("grad_out", "out0")):
-        raise NotRepeatableError
-    names = ("out0", "out1", "out2", "grad_out", "input", "weight", "save_mean", "save_invstd")
-    program.add("batch_norm_backward", [arguments[name] for name in names], (), x[0].shape)
-
-
-_BACKWARD = ("grad_output", "self")
-_OF_OUTPUT = ("grad_output", "output")
-
-# What is done for each of torch's kernels, by name.
-_TRANSLATIONS = {
-    "abs": _elementwise("abs", ["self"]),
-    "add": _with_number("add", "add_number"),
-    "addcdiv": _elementwise("addcdiv", ["self", "tensor1", "tensor2"], ["value"]),
-    "addcmul": _elementwise("addcmul", ["self", "tensor1", "tensor2"], ["value"]),
-    "addmm": _product,
-    "clamp": _clamp,
-    "copy": _elementwise("copy", ["src"]),
-    "div": _with_number("div", "div_number"),
-    "elu": _elementwise("elu", ["self"], ["alpha", "scale"], input_scale=1.0),
-    "elu_backward": _elementwise(
-        "elu_backward", ["grad_output", "self_or_result"], ["alpha", "scale"], input_scale=1.0, is_result=True
-    ),
-    "eq": _elementwise("equal", ["self"], ["other"]),
-    "exp": _elementwise("exp", ["self"]),
-    "fill": _elementwise("fill", [], ["value"]),
-    "_fused_adam_": _adam,
-    "gelu": _elementwise("gelu", ["self"], approximate="none"),
-    "gelu_backward": _elementwise("gelu_backward", _BACKWARD, approximate="none"),
-    "gt": _elementwise("greater", ["self"], ["other"]),
-    "hardswish": _elementwise("hardswish", ["self"]),
-    "hardswish_backward": _elementwise("hardswish_backward", _BACKWARD),
-    "le": _elementwise("less_or_equal", ["self"], ["other"]),
-    "leaky_relu": _elementwise("leaky_relu", ["self"], ["negative_slope"]),
-    "leaky_relu_backward": _elementwise("leaky_relu_backward", _BACKWARD, ["negative_slope"]),
-    "lerp": _elementwise("lerp", ["self", "end"], ["weight"]),
-    "linalg_vector_norm": _norm,
-    "log_softmax": _log_softmax,
-    "masked_fill": _elementwise("masked_fill", ["self", "mask"], ["value"]),
-    "matmul": _product,
-    "maximum": _elementwise("maximum", ["self", "other"]),
-    "mish": _elementwise("mish", ["self"]),
-    "mish_backward": _elementwise("mish_backward", _BACKWARD),
-    "mm": _product,
-    "mul": _with_number("mul", "mul_number"),
-    "mv": _column_sums,
-    "native_batch_norm": _batch_norm,
-    "native_batch_norm_backward": _batch_norm_backward,
-    "neg": _elementwise("neg", ["self"]),
-    "reciprocal": _elementwise("reciprocal", ["self"]),
-    "relu": _elementwise("relu", ["self"]),
-    "rsqrt": _elementwise("rsqrt", ["self"]),
-    "rsub": _elementwise("subtract_from", ["self"], ["other"], alpha=1),
-    "sigmoid": _elementwise("sigmoid", ["self"]),
-    "sigmoid_backward": _elementwise("sigmoid_backward", _OF_OUTPUT),
-    "sign": _elementwise("sign", ["self"]),
-    "silu": _elementwise("silu", ["self"]),
-    "silu_backward": _elementwise("silu_backward", _BACKWARD),
-    "softmax": _softmax,
-    "softplus": _elementwise("softplus", ["self"], ["threshold"], beta=1),
-    "softplus_backward": _elementwise("softplus_backward", _BACKWARD, ["threshold"], beta=1),
-    "sqrt": _elementwise("sqrt", ["self"]),
-    "square": _elementwise("square", ["self"]),
-    "sub": _with_number("sub", "add_number", sign=-1),
-    "sum": _sum,
-    "tanh": _elementwise("tanh", ["self"]),
-    "tanh_backward": _elementwise("tanh_backward", _OF_OUTPUT),
-    "threshold_backward": _elementwise("threshold_backward", _BACKWARD, ["threshold"]),
-    "to": _elementwise("copy", ["self"]),
-    "where": _elementwise("where", ["condition", "self", "other"]),
-    "xlogy": _elementwise("xlogy", ["self", "other"]),
-    "zero": _elementwise("fill", [], []),
-}
+def _extents(operation):
+    """For each operand: its place, whether it is written, and the addresses that it covers at most, in the first batch."""
+    _, rows, cols, _, places, _, _ = operation
+    return [
+        (place, k == 0, place[0], place[0] + 8 * ((rows - 1) * place[2] + (cols - 1) * place[3] + 1))
+        for k, place in enumerate(places)
+        if place[0]
+    ]

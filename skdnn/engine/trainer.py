@@ -54,7 +54,9 @@ def can_be_compiled(network_plans, update_plans, loss, device):
     device : torch.device
     """
     parts = [*network_plans, *update_plans, loss]
-    return is_available() and device.type == "cpu" and not any(part.calls_users_code for part in parts)
+    if not is_available() or device.type != "cpu" or any(plan.rounds_products for plan in network_plans):
+        return False
+    return not any(part.calls_users_code for part in parts)
 
 
 def run_epoch_together(trainers, X, y, order, rates, weights=None, watcher=None, *, sample_weight=None, twins=None):
