@@ -22,7 +22,7 @@ from skdnn.engine.translation import CONSTANTS, TRANSLATIONS, VIEWS
 try:
     from skdnn.engine import _native
 except ImportError:  # built without a C compiler
-    _native = None
+    _native = None  # type: ignore[assignment]
 
 # What the numbers of the two steps that are compared are made of: values that no technique has among its own.
 _PROBES = ((0.0061803398875, 11), (0.0057721566490, 12))
