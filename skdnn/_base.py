@@ -323,7 +323,8 @@ class BaseMLPDeep(CachedParameterNames, FittedNetworkMixin, CallbackSupportMixin
             session.feed(plan, to_training_data(samples, rows, plan, weigh, validation))
         else:
             data = to_training_data(samples, rows, plan, weigh, validation)
-            session = session_type(plan, data, self._network.snapshot() if continues else None)
+            before = (self._network.snapshot(), len(self.loss_curve_)) if continues else ()
+            session = session_type(plan, data, *before)
         return self._make_run(session, techniques.callbacks, History(self.history_) if continues else None)
 
     def _read(self, X, y, sample_weight, device, reset):

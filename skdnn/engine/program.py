@@ -96,6 +96,7 @@ class Program:
         self._variables = {pair: number for number, pair in enumerate(zip(*numbers, strict=True), 1)}
         self._instructions = _native.INSTRUCTION_SETS[0][0] if instructions is None else instructions
         self._results = {}
+        self._constants = set()
         self._filled = {}
         self._operations = []
         self._kept = [logs]  # tensors are known by their addresses
@@ -104,7 +105,7 @@ class Program:
             raise NotRepeatableError
         for first, second in zip(*logs, strict=True):
             self._translate(first, second)
-        lengths = _chain_lengths(self._operations)
+        lengths = _chain_lengths(self._operations, 8 if self._dtype is None else self._dtype.itemsize)
         self.code = b"".join(map(_pack, self._operations, lengths))
 
     def run(self, numbers, first=0):
@@ -116,16 +117,25 @@ class Program:
         """Add what a call does."""
         name = first.name
         arguments = {key: (value, second.arguments[key]) for key, value in first.arguments.items()}
-        if name in VIEWS:
+        if name in VIEWS or (name == "to" and first.result is first.arguments["self"]):
             self._note_view(first, second)
         elif name in CONSTANTS:
-            self._results[id(first.result)] = self._results[id(second.result)] = first.result.clone()
+            self._note_constant(first, second)
         elif name == "fill" and first.result.dim() == 0:
             self._filled[first.result.data_ptr()] = arguments["value"]
         elif name in TRANSLATIONS:
             TRANSLATIONS[name](self, arguments, self._out(first, second))
         else:
             raise NotRepeatableError
+
+    def _note_constant(self, first, second):
+        """What is made of nothing that a step changes has the same values in all steps."""
+        source = first.arguments["self"]
+        is_constant = first.name != "repeat" or id(source) in self._constants
+        if not (is_constant and torch.equal(first.result, second.result)):
+            raise NotRepeatableError
+        self._constants.add(id(first.result))
+        self._results[id(first.result)] = self._results[id(second.result)] = first.result.clone()
 
     def _note_view(self, first, second):
         """A view is known by its address, unless it is of a result, which has a place of its own here."""
@@ -134,6 +144,8 @@ class Program:
             offset = first.result.storage_offset() - of.storage_offset()
             view = self._results[id(of)].as_strided(first.result.shape, first.result.stride(), offset)
             self._results[id(first.result)] = self._results[id(second.result)] = view
+        if id(of) in self._constants:
+            self._constants.add(id(first.result))
 
     def _out(self, first, second):
         """Where a call's result goes: into an argument, or a place that is made for it."""
@@ -181,7 +193,7 @@ class Program:
 
     def _place(self, first, second):
         """The tensor that stands for an operand, and how many bytes further on it is in the next batch."""
-        if not isinstance(first, torch.Tensor):
+        if not isinstance(first, torch.Tensor) or first.data_ptr() in self._filled:
             raise NotRepeatableError
         if id(first) in self._results:
             if self._results.get(id(second)) is not self._results[id(first)]:
@@ -199,6 +211,8 @@ class Program:
 
     def _number(self, pair):
         """A number as a constant, or as the step's."""
+        if any(isinstance(number, torch.Tensor) for number in pair):
+            raise NotRepeatableError
         first, second = (float(number) for number in pair)
         if (first, second) in self._variables:
             return 0.0, self._variables[first, second]
@@ -256,7 +270,7 @@ def _pack(operation, chain):
     return _LAYOUT.pack(code, chain, rows, cols, depth, *itertools.chain.from_iterable(places), *numbers, *variables)
 
 
-def _chain_lengths(operations):
+def _chain_lengths(operations, itemsize):
     """For each operation, how many from it on are made block by block, 1 for those that others begin with.
 
     In a chain are elementwise operations on equally many elements, none of which is shifted against what another writes.
@@ -264,35 +278,37 @@ def _chain_lengths(operations):
     lengths = [1] * len(operations)
     start = 0
     while start < len(operations):
-        end, extents = start + 1, _extents(operations[start])
-        while (
-            end < len(operations)
-            and end - start < _native.MAX_CHAIN
-            and _continues(operations[start], operations[end], extents)
-        ):
-            extents += _extents(operations[end])
+        end, extents = start + 1, _extents(operations[start], itemsize)
+        while end < len(operations) and end - start < _native.MAX_CHAIN:
+            own = _extents(operations[end], itemsize)
+            if not (_are_alike(operations[start], operations[end]) and _are_apart(own, extents)):
+                break
+            extents += own
             end += 1
         lengths[start] = end - start
         start = end
     return lengths
 
 
-def _continues(first, operation, extents):
-    """Whether an operation can be in a chain that has begun, and that covers some extents."""
-    if max(first[0], operation[0]) >= _native.N_ELEMENTWISE or first[1:3] != operation[1:3]:
-        return False
+def _are_alike(first, second):
+    """Whether both operations are elementwise, on as many rows and columns."""
+    return max(first[0], second[0]) < _native.N_ELEMENTWISE and first[1:3] == second[1:3]
+
+
+def _are_apart(some, others):
+    """Whether what one of them writes, and another reads or writes, is at the same place for both, or elsewhere."""
     return all(
         place == other or not (is_written or other_is_written) or begin >= other_end or other_begin >= end
-        for place, is_written, begin, end in _extents(operation)
-        for other, other_is_written, other_begin, other_end in extents
+        for place, is_written, begin, end in some
+        for other, other_is_written, other_begin, other_end in others
     )
 
 
-def _extents(operation):
-    """For each operand: its place, whether it is written, and the addresses that it covers at most, in the first batch."""
+def _extents(operation, itemsize):
+    """For each operand: its place, whether it is written, and the addresses that it covers, in the first batch."""
     _, rows, cols, _, places, _, _ = operation
     return [
-        (place, k == 0, place[0], place[0] + 8 * ((rows - 1) * place[2] + (cols - 1) * place[3] + 1))
+        (place, k == 0, place[0], place[0] + itemsize * ((rows - 1) * place[2] + (cols - 1) * place[3] + 1))
         for k, place in enumerate(places)
         if place[0]
     ]

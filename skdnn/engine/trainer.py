@@ -8,8 +8,8 @@ import torch
 from skdnn.engine.chunks import Chunks
 from skdnn.engine.program import compile_steps, is_available
 
-# From this step on, of those on batches of one size, they are made by a program, which takes as long to make as some tens of
-# small steps. A chunk that reaches it is run as a whole by the program.
+# Steps on batches of one size are made by a program from the epoch on in which there are this many of them. A program takes as
+# long to make as some tens of small steps. What a network learns in an epoch must not depend on how many epochs there will be.
 FIRST_COMPILED_STEP = 32
 
 
@@ -86,13 +86,16 @@ def run_epoch_together(trainers, X, y, order, rates, weights=None, watcher=None,
         totals = [like.new_zeros(trainer.network.n_networks) for trainer in trainers]
         for n_batches, size in split_into_batches(n_rows, first.batch_size, first.smallest_batch):
             chunk = first.chunks.of(n_batches, size, order.dim() == 2, weights, sample_weight)
+            are_compiled = [trainer.compiles(n_batches) for trainer in trainers]
             while n_batches:
                 count = min(n_batches, chunk.n_batches)
                 chunk.fill(X, y, order[..., start : start + count * size], count, weights, sample_weight, twins)
-                for trainer, own, total in zip(trainers, rates, totals, strict=True):
-                    total += trainer.train_on(chunk, list(itertools.islice(own, count)), watcher)
+                for trainer, own, total, is_compiled in zip(trainers, rates, totals, are_compiled, strict=True):
+                    total += trainer.train_on(chunk, count, own, watcher, is_compiled=is_compiled)
                 start += count * size
                 n_batches -= count
+        for trainer in trainers:
+            trainer.n_epochs += 1
         n_counted = n_rows if sample_weight is None else sample_weight[order].sum((-2, -1))
         return [total.div_(n_counted) for total in totals]
 
@@ -108,6 +111,8 @@ class Trainer:
     batch_size : int
     chunks : Chunks, default=None
         Of all networks that train together; by default its own.
+    n_epochs : int, default=0
+        Epochs that the network has been trained for before.
 
     Attributes
     ----------
@@ -116,15 +121,18 @@ class Trainer:
     batch_size : int
         May change between epochs.
     smallest_batch : int
+    n_epochs : int
+        Epochs so far.
     """
 
-    def __init__(self, network, update, loss, batch_size, chunks=None):
+    def __init__(self, network, update, loss, batch_size, chunks=None, n_epochs=0):
         self.network = network
         self._update = update
         self._loss = loss
         self.chunks = Chunks(network, loss) if chunks is None else chunks
         self.batch_size = batch_size
         self.smallest_batch = network.plans[0].smallest_batch
+        self.n_epochs = n_epochs
         self._steps = {}
 
     def n_updates(self, n_rows):
@@ -164,20 +172,38 @@ class Trainer:
         (loss,) = run_epoch_together([self], X, y, order, [rates], weights, watcher, sample_weight=sample_weight, twins=twins)
         return loss
 
-    def train_on(self, chunk, rates, watcher=None):
-        """Make one update for each of a chunk's first batches, as many as there are rates, and return their total loss."""
+    def compiles(self, n_batches):
+        """Whether the steps on so many batches of one size, in the next epoch, are made by a program."""
+        return (self.n_epochs + 1) * n_batches >= FIRST_COMPILED_STEP and self._can_compile and torch.get_num_threads() == 1
+
+    def train_on(self, chunk, count, rates, watcher=None, *, is_compiled=False):
+        """Train on the first batches of a chunk.
+
+        Parameters
+        ----------
+        chunk : Chunk
+        count : int
+            Batches.
+        rates : iterator
+            Gives the learning rate of each update. Who watches may change it from batch to batch.
+        watcher : object, default=None
+        is_compiled : bool, default=False
+            Whether steps are made by a program, if they can be.
+
+        Returns
+        -------
+        loss : Tensor of shape (n_networks,)
+            Sum of the rows' losses.
+        """
         if chunk not in self._steps:
             self._steps[chunk] = _Steps(self.network, self._update, self._loss, chunk)
         steps = self._steps[chunk]
-        steps.draw_masks(len(rates))
-        # Not how many there will be, but how many there were: a network's bits must not depend on when its training is to end.
-        is_compiled = self._is_compiled and torch.get_num_threads() == 1 and steps.n_steps + len(rates) >= FIRST_COMPILED_STEP
-        steps.n_steps += len(rates)
-        (steps.run_compiled if is_compiled else steps.run)(rates, watcher)
-        return chunk.total_loss(len(rates), is_compiled)
+        steps.draw_masks(count)
+        (steps.run_compiled if is_compiled else steps.run)(count, rates, watcher)
+        return chunk.total_loss(count, is_compiled)
 
     @cached_property
-    def _is_compiled(self):
+    def _can_compile(self):
         network = self.network
         return network.n_networks == 1 and can_be_compiled(network.plans, self._update.plans, self._loss, network.device)
 
@@ -191,54 +217,44 @@ class _Steps:
     update : Update
     loss : Loss
     chunk : Chunk
-
-    Attributes
-    ----------
-    n_steps : int
-        Steps made so far.
     """
 
     def __init__(self, network, update, loss, chunk):
         self._network, self._update, self._loss, self._chunk = network, update, loss, chunk
         self._masks = network.make_masks(chunk.n_batches, chunk.size)
         self._recorded = {}
-        self.n_steps = 0
 
     def draw_masks(self, count):
         """Draw what is random about the first `count` batches."""
         for masks in self._masks:
             masks.draw(count, self._chunk.twins)
 
-    def run(self, rates, watcher=None):
-        """Make the steps one by one."""
-        for i, rate in enumerate(rates):
+    def run(self, count, rates, watcher=None):
+        """Make the steps of the first `count` batches one by one."""
+        for i in range(count):
             self._tell(watcher, "batch_begins", i)
             self._differentiate(i)
             self._tell(watcher, "gradient_is_ready", i)
-            self._update.step(rate)
+            self._update.step(next(rates))
             self._tell_end(watcher, i)
 
-    def run_compiled(self, rates, watcher=None):
+    def run_compiled(self, count, rates, watcher=None):
         """Make the steps by programs, where they can be."""
-        numbers = self._update.next_coefficients(rates)
-        if watcher is None:
-            if self._whole is None:
-                self.run(rates)
-            else:
-                self._whole(numbers)
-                self._update.n_updates += len(rates)
-            return
-        gradient, update = self._halves
-        if gradient is None or update is None:
-            self.run(rates, watcher)
-            return
-        for i, own in enumerate(numbers):
-            self._tell(watcher, "batch_begins", i)
-            gradient([own], i)
-            self._tell(watcher, "gradient_is_ready", i)
-            update([own], i)
-            self._update.n_updates += 1
-            self._tell_end(watcher, i)
+        update = self._update
+        if watcher is None and self._whole is not None:
+            self._whole(update.next_coefficients(itertools.islice(rates, count)))
+            update.n_updates += count
+        elif watcher is None or None in self._halves:
+            self.run(count, rates, watcher)
+        else:
+            differentiate, apply = self._halves
+            for i in range(count):
+                self._tell(watcher, "batch_begins", i)
+                differentiate([()], i)
+                self._tell(watcher, "gradient_is_ready", i)
+                apply(update.next_coefficients([next(rates)]), i)
+                update.n_updates += 1
+                self._tell_end(watcher, i)
 
     def _tell(self, watcher, event, i):
         if watcher is not None:
@@ -271,23 +287,25 @@ class _Steps:
 
     @cached_property
     def _whole(self):
-        def step(i, numbers):
-            self._differentiate(i)
-            self._update.apply(numbers)
+        """The program of whole steps, or None."""
 
-        return self._compile(step)
+        def step(i, coefficients):
+            self._differentiate(i)
+            self._update.apply(coefficients)
+
+        return self._compile(step, self._update.coefficients)
 
     @cached_property
     def _halves(self):
-        """The steps up to the gradient, and from there on."""
+        """The programs of the steps up to the gradient, and from there on."""
         return (
-            self._compile(lambda i, numbers: self._differentiate(i)),
-            self._compile(lambda i, numbers: self._update.apply(numbers)),
+            self._compile(lambda i, _: self._differentiate(i)),
+            self._compile(lambda i, coefficients: self._update.apply(coefficients), self._update.coefficients),
         )
 
-    def _compile(self, step):
+    def _compile(self, step, *coefficients):
         network, update = self._network, self._update
         for i in range(min(2, self._chunk.n_batches)):
             self._calls_of(i)  # recording makes tensors, which is not part of a step
         states = [{"parameters": network.parameters.data, "statistics": network.statistics.data}, *update.states]
-        return compile_steps(step, self._chunk.n_batches, states, update.coefficients)
+        return compile_steps(step, self._chunk.n_batches, states, *coefficients)

@@ -29,6 +29,8 @@ def _with_number(code, code_of_number, sign=1):
 
     def translate(program, arguments, out):
         alpha = arguments.get("alpha", (1, 1))
+        if arguments.get("rounding_mode", (None, None)) != (None, None):
+            raise NotRepeatableError
         if isinstance(arguments["other"][0], torch.Tensor):
             program.add(code, [out, arguments["self"], arguments["other"]], [alpha])
         elif alpha == (1, 1):
@@ -48,29 +50,37 @@ def _clamp(program, arguments, out):
 
 
 def _product(program, arguments, out):
-    left, right = (arguments[name] for name in (("mat1", "mat2") if "mat1" in arguments else _factors(arguments)))
-    if any(arguments.get(name, (1, 1)) != (1, 1) for name in ("alpha", "beta")):
+    bias = None
+    if "mat1" in arguments:
+        bias, left, right = (arguments[name] for name in ("self", "mat1", "mat2"))
+    else:
+        left, right = arguments["self"], arguments["mat2" if "mat2" in arguments else "other"]
+    is_plain = all(arguments.get(name, (1, 1)) == (1, 1) for name in ("alpha", "beta"))
+    if not is_plain or left[0].dim() != 2 or right[0].dim() != 2 or not _lies_along_rows(out[0]):
         raise NotRepeatableError
     (rows, depth), (_, cols) = left[0].shape, right[0].shape
-    program.add("product", [out, left, right, arguments.get("self") if "mat1" in arguments else None], (), (rows, cols), depth)
+    if bias is not None and (bias[0].shape != (cols,) or not bias[0].is_contiguous()):
+        raise NotRepeatableError
+    program.add("product", [out, left, right, bias], (), (rows, cols), depth)
 
 
-def _factors(arguments):
-    return ("self", "mat2") if "mat2" in arguments else ("self", "other")
+def _lies_along_rows(tensor):
+    return tensor.stride(-1) == 1 or tensor.shape[-1] == 1
 
 
 def _column_sums(program, arguments, out):
     """A product of a transposed matrix and a vector."""
     matrix = program.transposed(arguments["self"])
-    if matrix[0].stride(-1) != 1 and matrix[0].shape[-1] > 1:
+    if not _lies_along_rows(matrix[0]) or not out[0].is_contiguous():
         raise NotRepeatableError
     program.add("column_sums", [out, matrix, arguments["vec"]], (), matrix[0].shape)
 
 
 def _sum(program, arguments, out):
     """A sum of all, or over rows, which is one with factors of 1."""
-    source, dim = arguments["self"], list(arguments["dim"][0])
-    if dim not in ([-2], [-2, -1]) or arguments["dtype"][0] is not None or not source[0].is_contiguous():
+    source, dim = arguments["self"], list(arguments.get("dim", ([-2, -1],))[0])
+    are_plain = source[0].dim() == 2 and source[0].is_contiguous() and out[0].is_contiguous()
+    if dim not in ([-2], [-2, -1]) or arguments["dtype"][0] is not None or not are_plain:
         raise NotRepeatableError
     if dim == [-2, -1]:
         program.add("total", [out, source], (), (1, source[0].numel()))
@@ -81,7 +91,9 @@ def _sum(program, arguments, out):
 
 def _norm(program, arguments, out):
     source, dim = arguments["self"], arguments["dim"][0]
-    is_plain = arguments["ord"] == (2, 2) and arguments["dtype"][0] is None and source[0].is_contiguous()
+    is_plain = (
+        arguments["ord"] == (2, 2) and arguments["dtype"][0] is None and source[0].is_contiguous() and out[0].is_contiguous()
+    )
     if not is_plain or dim not in ([-1], [-2]):
         raise NotRepeatableError
     code = "row_norms" if dim == [-1] else "column_norms"

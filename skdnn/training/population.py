@@ -31,7 +31,7 @@ class Lane(Session):
 
     @cached_property
     def trainer(self):
-        return Trainer(self.network, self._update, self.plan.loss, self.plan.batch_size, self._chunks)
+        return self._make_trainer(self._chunks)
 
     def share_data(self, other):
         """Use the rows of another lane, which are the same, and let go of one's own."""

@@ -21,6 +21,8 @@ class Session:
     data : TrainingData
     snapshot : tuple of Tensor, default=None
         Parameters and statistics to go on from; by default kernels are drawn.
+    n_epochs_before : int, default=0
+        Epochs that these come from.
 
     Attributes
     ----------
@@ -29,7 +31,7 @@ class Session:
         What callbacks have made of the learning rate.
     """
 
-    def __init__(self, plan, data, snapshot=None):
+    def __init__(self, plan, data, snapshot=None, n_epochs_before=0):
         self.plan = plan
         self.data = data
         self.rate = MovableRate(plan.learning_rate_init)
@@ -39,6 +41,7 @@ class Session:
         else:
             self.network.restore(snapshot)
         self._order = torch.Generator().manual_seed(plan.seeds.order)
+        self._n_epochs_before = n_epochs_before
         self.n_epochs = self.n_samples = self.n_updates = 0
 
     @cached_property
@@ -48,7 +51,11 @@ class Session:
     @cached_property
     def trainer(self):
         """The `Trainer` of the network."""
-        return Trainer(self.network, self._update, self.plan.loss, self.plan.batch_size)
+        return self._make_trainer()
+
+    def _make_trainer(self, chunks=None):
+        plan = self.plan
+        return Trainer(self.network, self._update, plan.loss, plan.batch_size, chunks, self._n_epochs_before)
 
     def can_go_on(self, plan):
         """Whether `feed` takes a plan: it must be of the same network, loss and update, on the same device."""

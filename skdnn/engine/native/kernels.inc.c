@@ -126,56 +126,34 @@ NAME(elementwise)(const operation *op, real *const *x, const real *number, int64
     NAME(loops)[op->code](n, part, number);
 }
 
-/* The differences from the largest number of each row. */
-INLINE TARGET void
-NAME(subtract_largest)(const operation *op, real *out, const real *in)
-{
-    for (int64_t i = 0; i < op->rows; i++, in += op->cols, out += op->cols) {
-        real largest = in[0];
-        for (int64_t j = 1; j < op->cols; j++)
-            largest = in[j] > largest || in[j] != in[j] ? in[j] : largest;
-        for (int64_t j = 0; j < op->cols; j++)
-            out[j] = in[j] - largest;
-    }
-}
-
+/* Softmax over each row, or its logarithm. Rows are short: the matrix is transposed, to work on many of them side by side. */
 static TARGET void
-NAME(softmax)(const operation *op, real *const *x)
+NAME(softmax)(const operation *op, real *const *x, real *scratch, int is_logarithm)
 {
-    real *out = x[0];
-    const int64_t rows = op->rows, cols = op->cols;
-    NAME(subtract_largest)(op, out, x[1]);
-    INDEPENDENT for (int64_t i = 0; i < rows * cols; i++)
-        out[i] = EXP(out[i]);
-    for (int64_t i = 0; i < rows; i++, out += cols) {
-        real sum = 0;
-        for (int64_t j = 0; j < cols; j++)
-            sum += out[j];
-        const real factor = 1 / sum;
-        for (int64_t j = 0; j < cols; j++)
-            out[j] *= factor;
-    }
-}
-
-static TARGET void
-NAME(log_softmax)(const operation *op, real *const *x, real *scratch)
-{
-    real *out = x[0];
-    const int64_t rows = op->rows, cols = op->cols;
-    NAME(subtract_largest)(op, out, x[1]);
-    INDEPENDENT for (int64_t i = 0; i < rows * cols; i++)
-        scratch[i] = EXP(out[i]);
-    real *sums = scratch + rows * cols;
-    for (int64_t i = 0; i < rows; i++) {
-        sums[i] = 0;
-        for (int64_t j = 0; j < cols; j++)
-            sums[i] += scratch[i * cols + j];
-    }
-    INDEPENDENT for (int64_t i = 0; i < rows; i++)
-        sums[i] = LOG(sums[i]);
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < cols; j++)
-            out[i * cols + j] -= sums[i];
+    const int64_t rows = op->rows, cols = op->cols, width = (rows + LANES - 1) / LANES * LANES;
+    real *all = scratch, *largest = all + cols * width, *sum = largest + width;
+    NAME(pack)(cols, rows, x[1], 1, cols, all);
+    memcpy(largest, all, width * sizeof(real));
+    memset(sum, 0, width * sizeof(real));
+    for (int64_t j = 1; j < cols; j++)
+        INDEPENDENT for (int64_t i = 0; i < width; i++)
+        {
+            const real new = all[j * width + i], old = largest[i];
+            largest[i] = new > old || new != new ? new : old;
+        }
+    for (int64_t j = 0; j < cols; j++)
+        INDEPENDENT for (int64_t i = 0; i < width; i++)
+        {
+            const real difference = all[j * width + i] - largest[i], exponential = EXP(difference);
+            all[j * width + i] = is_logarithm ? difference : exponential;
+            sum[i] += exponential;
+        }
+    INDEPENDENT for (int64_t i = 0; i < width; i++)
+        sum[i] = is_logarithm ? LOG(sum[i]) : 1 / sum[i];
+    for (int64_t j = 0; j < cols; j++)
+        INDEPENDENT for (int64_t i = 0; i < width; i++)
+            all[j * width + i] = is_logarithm ? all[j * width + i] - sum[i] : all[j * width + i] * sum[i];
+    NAME(transpose_all)(cols, rows, all, width, x[0], cols);
 }
 
 /* The sum of f(x) over n numbers, of which a vector's are added up side by side. */
@@ -363,10 +341,10 @@ NAME(run_other)(const operation *op, int64_t batch, const double *of_step, real 
         NAME(product)(op, x, scratch);
         break;
     case CODE_softmax:
-        NAME(softmax)(op, x);
+        NAME(softmax)(op, x, scratch, 0);
         break;
     case CODE_log_softmax:
-        NAME(log_softmax)(op, x, scratch);
+        NAME(softmax)(op, x, scratch, 1);
         break;
     case CODE_total:
         *x[0] = NAME(sum)(op->cols, x[1]);
@@ -399,9 +377,7 @@ NAME(run)(const operation *operations, int64_t n_operations, const double *numbe
     int64_t size = 4 * BLOCK;
     for (int64_t i = 0; i < n_operations; i++) {
         const operation *op = operations + i;
-        const int64_t needs = op->code == CODE_product       ? NAME(product_scratch)(op)
-                              : op->code == CODE_log_softmax ? op->rows * (op->cols + 1)
-                                                             : op->cols;
+        const int64_t needs = op->code == CODE_product ? NAME(product_scratch)(op) : (op->rows + LANES) * (op->cols + 2);
         size = needs > size && op->code >= N_ELEMENTWISE ? needs : size;
     }
     real *scratch = NULL;

@@ -22,6 +22,24 @@ NAME(transpose)(const real *in, int64_t in_row, real *out, int64_t out_row)
     *(quad *)(out + 3 * out_row) = SHUFFLE(ab_2, cd_2, 2, 3, 6, 7);
 }
 
+/* Write the transpose of a matrix, 4 x 4 numbers at a time. */
+static TARGET void
+NAME(transpose_all)(int64_t rows, int64_t cols, const real *in, int64_t in_row, real *out, int64_t out_row)
+{
+    int64_t j = 0;
+    for (; j + 4 <= cols; j += 4) {
+        int64_t i = 0;
+        for (; i + 4 <= rows; i += 4)
+            NAME(transpose)(in + i * in_row + j, in_row, out + j * out_row + i, out_row);
+        for (; i < rows; i++)
+            for (int64_t k = j; k < j + 4; k++)
+                out[k * out_row + i] = in[i * in_row + k];
+    }
+    for (; j < cols; j++)
+        for (int64_t i = 0; i < rows; i++)
+            out[j * out_row + i] = in[i * in_row + j];
+}
+
 INLINE TARGET void
 NAME(tile)(const int n_rows, const int n_vectors, int64_t depth, const real *a, int64_t a_row, int64_t a_depth, const real *b,
            real *c, int64_t c_row, int64_t n_cols, const real *row_bias, const real *col_bias, const int is_transposed)
@@ -140,18 +158,15 @@ NAME(pack)(int64_t depth, int64_t cols, const real *b, int64_t b_row, int64_t b_
         }
         return;
     }
-    int64_t p = 0;
-    for (; b_row == 1 && p + 4 <= depth; p += 4) {
-        int64_t j = 0;
-        for (; j + 4 <= cols; j += 4)
-            NAME(transpose)(b + j * b_col + p, b_col, out + p * width + j, width);
-        for (; j < width; j++)
-            for (int64_t q = p; q < p + 4; q++)
-                out[q * width + j] = j < cols ? b[j * b_col + q] : 0;
+    if (width > cols)
+        memset(out, 0, depth * width * sizeof(real));
+    if (b_row == 1) {
+        NAME(transpose_all)(cols, depth, b, b_col, out, width);
+        return;
     }
-    for (; p < depth; p++)
-        for (int64_t j = 0; j < width; j++)
-            out[p * width + j] = j < cols ? b[p * b_row + j * b_col] : 0;
+    for (int64_t p = 0; p < depth; p++)
+        for (int64_t j = 0; j < cols; j++)
+            out[p * width + j] = b[p * b_row + j * b_col];
 }
 
 /* Up to 4 x 2 numbers of the transpose of a product whose factors both lie along the depth. */
