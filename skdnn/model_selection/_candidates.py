@@ -34,6 +34,8 @@ class Candidates:
         Groups that are in training at the same time, which divide what is free by default.
     trains_single : bool, default=False
         Whether to train a candidate, too, that no other can be trained with; by default that is left to whoever fits it.
+    is_handed_on : bool, default=False
+        Whether all that is learned goes to the candidates of another process, by `learned` and `add`.
     memory : FittedOnce, default=None
         Of the pipeline.
     kept : KeptGroups, default=None
@@ -48,12 +50,22 @@ class Candidates:
         was when all were trained.
     """
 
-    def __init__(self, estimator, parameters, max_memory="auto", n_jobs=1, trains_single=False, memory=None, kept=None):
+    def __init__(
+        self,
+        estimator,
+        parameters,
+        max_memory="auto",
+        n_jobs=1,
+        trains_single=False,
+        is_handed_on=False,
+        memory=None,
+        kept=None,
+    ):
         self._max_memory = max_memory
         self._n_jobs = n_jobs
         self._runs_left = np.inf
         self._trains_single = trains_single or kept is not None
-        self._is_part = trains_single
+        self._is_handed_on = is_handed_on
         self._kept, self._progress = kept, Progress()
         self._memory = memory
         self._base = last_step(estimator)
@@ -156,7 +168,7 @@ class Candidates:
 
     def _hand_out(self, index, rows, estimator):
         """Return what an estimator asks for, where it has been trained, or None."""
-        if estimator.random_state is None and not self._is_part:  # each fit is a draw of its own
+        if estimator.random_state is None and not self._is_handed_on:  # each fit is a draw of its own
             return self._learned.pop((index, rows), None)
         return self._learned.get((index, rows))
 

@@ -27,6 +27,12 @@ def hash_rows(*arrays):
     return joblib.hash(plain, hash_name="sha1")
 
 
+def has_callbacks(*estimators):
+    """Whether callbacks of scikit-learn listen to one of some estimators, or to one within it."""
+    parts = (part for estimator in estimators for part in (estimator, *estimator.get_params().values()))
+    return any(hasattr(part, "_skl_callbacks") for part in parts)
+
+
 def with_memory(estimator, memory):
     """Return a pipeline like `estimator` that has a memory; what has one, prints or needs none is returned itself."""
     if not isinstance(estimator, Pipeline) or estimator.memory is not None or estimator.verbose:
@@ -124,9 +130,7 @@ class FittedOnce:
 def _differs_each_time(transformer):
     """Whether a transformer, or one within it, is seen by callbacks or is a network that draws a seed of its own."""
     parts = [transformer, *transformer.get_params().values()]
-    return any(
-        hasattr(part, "_skl_callbacks") or (isinstance(part, BaseMLPDeep) and part.random_state is None) for part in parts
-    )
+    return has_callbacks(transformer) or any(isinstance(part, BaseMLPDeep) and part.random_state is None for part in parts)
 
 
 def _global_generators():
