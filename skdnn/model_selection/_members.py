@@ -60,11 +60,11 @@ class Members:
         candidates = Candidates(
             self.estimator,
             parameters,
+            memory,
             self.max_memory,
             n_jobs=self.n_jobs,
             trains_single=True,
             is_handed_on=is_handed_on,
-            memory=memory,
             kept=self.kept,
         )
         try:

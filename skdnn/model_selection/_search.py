@@ -149,8 +149,14 @@ class TrainsTogether:
 
         def evaluate(candidate_params, cv=None, **kwargs):
             parameters = list(candidate_params)
+            data, splits = self._split(cv or self._checked_cv_orig)
             call.candidates = candidates = Candidates(
-                self.estimator, parameters, self.max_group_memory, memory=call.memory, kept=kept
+                self.estimator,
+                parameters,
+                call.memory,
+                self.max_group_memory,
+                has_distinct_folds=len({np.asarray(train).tobytes() for train, _ in splits}) == len(splits),
+                kept=kept,
             )
             candidates.allow_runs(self.n_splits_)
             if kept is not None:
@@ -158,29 +164,27 @@ class TrainsTogether:
             with ProgressBar(self.n_splits_ * candidates.n_epochs()) if self.progress else Progress() as progress:
                 candidates.report_to(progress)
                 if call.n_jobs > 1:
-                    cv = self._divide_among_jobs(parameters, candidates, cv or self._checked_cv_orig, kept, progress)
+                    members = Members(call.estimator, self.max_group_memory, call.n_jobs, call.memory.max_bytes, kept)
+                    folds = [train for train, _ in splits]
+                    division = Division(members, parameters, candidates, data, folds, call.backend, progress)
+                    if call.tasks is None:
+                        division.train()
+                    else:
+                        call.tasks.run = division.score
                 with trained_by(candidates):
-                    return evaluate_candidates(parameters, cv=cv, **kwargs)
+                    return evaluate_candidates(parameters, cv=_Splits(splits), **kwargs)
 
         super()._run_search(evaluate, callback_ctx=callback_ctx)
         call.memory.close()  # what is refitted is fitted to other rows
 
-    def _divide_among_jobs(self, parameters, candidates, cv, kept, progress):
-        """Have jobs do what they can, at once or when scikit-learn has made its tasks, and return the splits to use."""
+    def _split(self, cv):
+        """Return X, y and what `fit` of the estimator is given beside them, and the splits that are to be used."""
         call = self._call
         X, y = indexable(call.X, call.y)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the search has said it
             routed = self._get_routed_params_for_fit(check_method_params(X, params=call.params))
-        splits = list(cv.split(X, y, **routed.splitter.split))
-        members = Members(call.estimator, self.max_group_memory, call.n_jobs, call.memory.max_bytes, kept)
-        data = X, y, routed.estimator.fit
-        division = Division(members, parameters, candidates, data, [train for train, _ in splits], call.backend, progress)
-        if call.tasks is None:
-            division.train()
-        else:
-            call.tasks.run = division.score
-        return _Splits(splits)
+        return (X, y, routed.estimator.fit), list(cv.split(X, y, **routed.splitter.split))
 
     def _format_results(self, candidate_params, n_splits, out, more_results=None):
         if hasattr(self, "_call") and self._call.candidates is not None:
