@@ -278,6 +278,9 @@ class Candidates:
 def _take_apart(estimator, parameters):
     """Return the last step of a candidate and the parameters of all before it; None and None where these cannot be set."""
     try:
+        own = _of_last_step(estimator, parameters)
+        if own is not None:  # a whole pipeline takes some times as long to clone
+            estimator, parameters = last_step(estimator), own
         candidate = clone(estimator).set_params(**clone(parameters, safe=False))
     except Exception:  # the search meets it again, and says so
         return None, None
@@ -288,6 +291,16 @@ def _take_apart(estimator, parameters):
         return final, {}
     name = candidate.steps[-1][0]
     return final, {key: value for key, value in parameters.items() if key.split("__")[0] != name}
+
+
+def _of_last_step(estimator, parameters):
+    """Return the parameters by the names that the last step has for them, or None where it is not only they that are set."""
+    if last_step(estimator) is estimator:
+        return None
+    prefix = f"{estimator.steps[-1][0]}__"
+    if not all(name.startswith(prefix) for name in parameters):
+        return None
+    return {name.removeprefix(prefix): value for name, value in parameters.items()}
 
 
 def _can_be_trained_with_others(estimator):

@@ -16,7 +16,7 @@ import torch
 from sklearn.pipeline import Pipeline
 
 from skdnn._base import BaseMLPDeep
-from skdnn.model_selection._rows import KnownRows, hash_rows
+from skdnn.model_selection._rows import KnownRows
 
 
 def last_step(estimator):
@@ -100,12 +100,12 @@ class FittedOnce:
             return *outputs, copy.deepcopy(fitted)
         if _differs_each_time(transformer):
             return call()
-        before = hash_rows(X), _global_generators()
+        before = self._rows.key_of(X), _global_generators()
         with warnings.catch_warnings(record=True) as said:
             *outputs, fitted = call()
         for warning in said:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-        content, generators = hash_rows(X), _global_generators()
+        content, generators = self._rows.key_of(X), _global_generators()
         if content != before[0]:
             self._drop(self.key_of(X))
         elif generators == before[1] and not said and not any(_may_share_memory(rows, X) for rows in outputs):
@@ -152,7 +152,7 @@ def _differs_each_time(transformer):
 
 def _global_generators():
     """The states of the global generators, to tell whether something has been drawn: also from NumPy's old one."""
-    return joblib.hash((np.random.get_state(), random.getstate(), torch.get_rng_state().numpy()))  # noqa: NPY002
+    return pickle.dumps((np.random.get_state(), random.getstate(), torch.get_rng_state().numpy()))  # noqa: NPY002
 
 
 def _may_share_memory(rows, X):
