@@ -8,10 +8,9 @@ from numbers import Integral, Real
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.utils.validation import validate_data
 from skorch.history import History
 
-from skdnn._data import draw_seeds, resolve_sample_weight, seed_sequence, split_rows
+from skdnn._data import draw_seeds, resolve_sample_weight, seed_sequence, split_rows, validate_rows
 from skdnn._fit_tasks import epoch_tasks, fit_task
 from skdnn._fitted import FittedNetworkMixin, attributes_of
 from skdnn._monitor import OwnScore, ScorerOnOutputs
@@ -148,7 +147,7 @@ class BaseMLPDeep(CachedParameterNames, FittedNetworkMixin, CallbackSupportMixin
                 )
         return super().set_params(**params)
 
-    # What `validate_data` is to check about y.
+    # What `validate_rows` is to check about y.
     _target_checks: dict = {}
 
     def _resolve_loss(self):
@@ -329,23 +328,14 @@ class BaseMLPDeep(CachedParameterNames, FittedNetworkMixin, CallbackSupportMixin
 
     def _read(self, X, y, sample_weight, device, reset):
         """Check rows and return them as `Samples`."""
-        X, y = validate_data(
-            self,
-            X,
-            y,
-            accept_sparse="csr",
-            order="C",
-            dtype=self._input_dtypes(device),
-            reset=reset,
-            **self._target_checks,
-        )
+        X, y = validate_rows(self, X, y, dtypes=self._input_dtypes(device), reset=reset, **self._target_checks)
         return Samples(X, y, resolve_sample_weight(sample_weight, X))
 
     def _input_dtypes(self, device):
         """The dtypes that X may keep; the first is what others are converted to."""
         if self.dtype == "auto" and device.type == "cpu":
             return [np.float64, np.float32]
-        return np.float64 if self.dtype == "float64" else np.float32
+        return [np.float64 if self.dtype == "float64" else np.float32]
 
     def _split(self, samples, seeds, is_split):
         """Return the indices of training and validation rows, the latter None where all are trained on."""

@@ -3,9 +3,9 @@
 import numpy as np
 import scipy.sparse
 import torch
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from skdnn._data import to_tensor
+from skdnn._data import to_tensor, validate_rows
 from skdnn.engine import build_module
 from skdnn.training import TrainingNet, compute_policy
 
@@ -44,7 +44,7 @@ class FittedNetworkMixin:
     def _outputs(self, X):
         """Return the output layer's values for X, a tensor of shape (n_samples, n_outputs) on the CPU."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", order="C", dtype=[np.float64, np.float32], reset=False)
+        X = validate_rows(self, X, dtypes=[np.float64, np.float32], reset=False)
         network = self._network
         work = min(X.shape[0], network.block_size) * network.plans[0].n_products
         with compute_policy(work, network.dtype, network.device):

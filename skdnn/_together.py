@@ -6,7 +6,6 @@ is fitted, and each later fit finds itself done: whatever calls `fit` need not k
 
 import contextlib
 import contextvars
-from copy import deepcopy
 
 _current = contextvars.ContextVar("skdnn_group", default=None)
 
@@ -19,7 +18,7 @@ def trained_by(group):
     ----------
     group : object
         With a method ``take(estimator, X, y, sample_weight, validation)``, which returns a fitted estimator of the same
-        parameters or None.
+        parameters, that nobody else has, or None.
     """
     token = _current.set(group)
     try:
@@ -38,5 +37,4 @@ def learned_together(estimator, X, y, sample_weight, validation):
     if fitted is None:
         return None
     parameters = fitted.get_params(deep=False)
-    # Another fit may take over the same, and what is done to one estimator must not be done to the other.
-    return {name: value for name, value in vars(deepcopy(fitted)).items() if name not in parameters}
+    return {name: value for name, value in vars(fitted).items() if name not in parameters}

@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse
 import torch
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
@@ -182,8 +183,7 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
 
     def _encode_target(self, samples, loss, continues, classes):
         y = samples.y
-        # Labels that are integers, bools or strings in one dimension can be nothing else; to look at them all takes its time.
-        has_labels = y.ndim == 1 and y.dtype.kind in "biuU"
+        has_labels = _are_labels(y)
         kind = "multiclass" if has_labels else type_of_target(y, input_name="y")
         if kind not in ("binary", "multiclass"):
             check_classification_targets(y)
@@ -301,6 +301,30 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         predicted = self._fitted_loss.predict(outputs).numpy()
         return predicted if self._is_multilabel else self.classes_[predicted]
 
+    def score(self, X, y, sample_weight=None):
+        """Return the share of rows that are predicted right, for multilabel targets in all labels.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            How much a row counts.
+
+        Returns
+        -------
+        score : float
+            In [0.0, 1.0].
+        """
+        predicted = self.predict(X)
+        if sample_weight is None and _are_such_labels(y, predicted):
+            n_distinct = max(len(np.unique(y)), len(self.classes_))
+            if 2 * n_distinct <= len(y):  # otherwise scikit-learn warns of targets that look like numbers
+                return float(np.mean(y == predicted))
+        return accuracy_score(y, predicted, sample_weight=sample_weight)
+
     def predict_proba(self, X):
         """Return the probability of each class.
 
@@ -335,6 +359,20 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         if outputs.shape[1] == 1:
             return torch.cat([log_sigmoid(-outputs), log_sigmoid(outputs)], 1).numpy()
         return torch.log_softmax(outputs, 1).numpy()
+
+
+def _are_labels(y):
+    """Whether y is of integers, bools or strings in one dimension, which can be nothing but labels.
+
+    For scikit-learn to tell that, it looks at them all, which takes longer than a prediction.
+    """
+    return y.ndim == 1 and y.dtype.kind in "biuU"
+
+
+def _are_such_labels(y, predicted):
+    """Whether y is an array of labels like those predicted, one a row."""
+    is_alike = type(y) is np.ndarray and y.shape == predicted.shape and y.dtype.kind == predicted.dtype.kind
+    return is_alike and _are_labels(y)
 
 
 def _weights_of_classes(class_weight, classes, y, counts, is_stream):

@@ -1,6 +1,8 @@
 """The candidates of a search, trained in lockstep for each fold and preprocessing."""
 
+import copy
 import time
+from collections import Counter
 from functools import partial
 from numbers import Integral
 
@@ -8,8 +10,9 @@ import numpy as np
 from sklearn.base import clone
 
 from skdnn._base import BaseMLPDeep
-from skdnn.model_selection._preprocessing import hash_rows, last_step
+from skdnn.model_selection._preprocessing import last_step
 from skdnn.model_selection._progress import Progress
+from skdnn.model_selection._rows import hash_rows
 from skdnn.training import Lane, can_share_a_population, free_memory, group_size, train_in_lockstep
 
 # Of the memory that is free, what the networks of all groups that are in training at the same time may take.
@@ -28,14 +31,18 @@ class Candidates:
         An estimator of skdnn, or a pipeline that ends with one; what else there is, is left alone.
     parameters : list of dict
         The candidates.
+    memory : FittedOnce
+        Of the pipeline.
     max_memory : int or "auto", default="auto"
         Bytes that networks which train together may take.
     n_jobs : int, default=1
         Groups that are in training at the same time, which divide what is free by default.
     trains_single : bool, default=False
         Whether to train a candidate, too, that no other can be trained with; by default that is left to whoever fits it.
-    memory : FittedOnce, default=None
-        Of the pipeline.
+    is_handed_on : bool, default=False
+        Whether all that is learned goes to the candidates of another process, by `learned` and `add`.
+    has_distinct_folds : bool, default=True
+        Whether no two folds have the same rows to train on.
     kept : KeptGroups, default=None
         Where what they learn is kept, and may be already.
 
@@ -48,12 +55,23 @@ class Candidates:
         was when all were trained.
     """
 
-    def __init__(self, estimator, parameters, max_memory="auto", n_jobs=1, trains_single=False, memory=None, kept=None):
+    def __init__(
+        self,
+        estimator,
+        parameters,
+        memory,
+        max_memory="auto",
+        n_jobs=1,
+        trains_single=False,
+        is_handed_on=False,
+        has_distinct_folds=True,
+        kept=None,
+    ):
         self._max_memory = max_memory
         self._n_jobs = n_jobs
         self._runs_left = np.inf
         self._trains_single = trains_single or kept is not None
-        self._is_part = trains_single
+        self._is_handed_on = is_handed_on
         self._kept, self._progress = kept, Progress()
         self._memory = memory
         self._base = last_step(estimator)
@@ -67,6 +85,7 @@ class Candidates:
             if final is not None:
                 self._numbers.setdefault(_key(final), j)
         self._first = [None if final is None else self._numbers[_key(final)] for final in self._final]
+        self._are_asked_once = {j for j, n in Counter(self._first).items() if n == 1 and has_distinct_folds}
         self._tried, self._learned, self._seconds = set(), {}, {}
         self.turn, self.corrections = None, {}
 
@@ -145,8 +164,7 @@ class Candidates:
         index = self._index_of(estimator)
         if index is None:
             return None
-        key = None if self._memory is None else self._memory.key_of(X)
-        rows = hash_rows(X if key is None else key, y, sample_weight, *(validation or ()))
+        rows = self._memory.key_of_content(X, y, sample_weight, *(validation or ()))
         if (index, rows) not in self._tried and self._runs_left > 0:
             self._train_together(index, rows, (X, y, sample_weight), validation)
         fitted = self._hand_out(index, rows, estimator)
@@ -155,10 +173,14 @@ class Candidates:
         return fitted
 
     def _hand_out(self, index, rows, estimator):
-        """Return what an estimator asks for, where it has been trained, or None."""
-        if estimator.random_state is None and not self._is_part:  # each fit is a draw of its own
-            return self._learned.pop((index, rows), None)
-        return self._learned.get((index, rows))
+        """Return what an estimator asks for, to keep, where it has been trained, or None."""
+        key = index, rows
+        if self._is_handed_on:
+            return self._learned.get(key)
+        # What nobody else is going to ask for need not be copied; and without a seed, each fit is a draw of its own.
+        if index in self._are_asked_once or estimator.random_state is None:
+            return self._learned.pop(key, None)
+        return copy.deepcopy(self._learned.get(key))
 
     def _charge(self, seconds):
         """Add seconds to what the turn has taken."""
@@ -256,6 +278,9 @@ class Candidates:
 def _take_apart(estimator, parameters):
     """Return the last step of a candidate and the parameters of all before it; None and None where these cannot be set."""
     try:
+        own = _of_last_step(estimator, parameters)
+        if own is not None:  # a whole pipeline takes some times as long to clone
+            estimator, parameters = last_step(estimator), own
         candidate = clone(estimator).set_params(**clone(parameters, safe=False))
     except Exception:  # the search meets it again, and says so
         return None, None
@@ -266,6 +291,16 @@ def _take_apart(estimator, parameters):
         return final, {}
     name = candidate.steps[-1][0]
     return final, {key: value for key, value in parameters.items() if key.split("__")[0] != name}
+
+
+def _of_last_step(estimator, parameters):
+    """Return the parameters by the names that the last step has for them, or None where it is not only they that are set."""
+    if last_step(estimator) is estimator:
+        return None
+    prefix = f"{estimator.steps[-1][0]}__"
+    if not all(name.startswith(prefix) for name in parameters):
+        return None
+    return {name.removeprefix(prefix): value for name, value in parameters.items()}
 
 
 def _can_be_trained_with_others(estimator):

@@ -37,7 +37,8 @@ def run_jobs(function, shared, calls, backend, n_jobs):
         What the backend raised, after several attempts in a row without a result.
     """
     return_as = "generator_unordered" if backend.supports_return_generator else "list"
-    parallel = Parallel(n_jobs=n_jobs, backend=backend, return_as=return_as)
+    # Calls are few and cut for the jobs: joblib, which likes to send some at a time, would give one worker too many.
+    parallel = Parallel(n_jobs=n_jobs, backend=backend, return_as=return_as, batch_size=1)
     remaining, n_failures = dict(enumerate(calls)), 0
     while remaining:
         try:
@@ -61,6 +62,17 @@ def run_jobs(function, shared, calls, backend, n_jobs):
             )
             time.sleep(_PAUSES[n_failures])
             n_failures += 1
+
+
+def has_lone_processes(backend):
+    """Whether each of the workers has a process for itself, so that what one warns and prints is its own.
+
+    Parameters
+    ----------
+    backend : joblib.parallel.ParallelBackendBase
+    """
+    known = (joblib.parallel.BACKENDS.get(name) for name in ("loky", "multiprocessing"))
+    return isinstance(backend, tuple(cls for cls in known if cls is not None))
 
 
 def _send(shared, backend):

@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+import hashlib
+import pickle
 import random
 import warnings
 from collections import OrderedDict
@@ -14,6 +16,7 @@ import torch
 from sklearn.pipeline import Pipeline
 
 from skdnn._base import BaseMLPDeep
+from skdnn.model_selection._rows import KnownRows
 
 
 def last_step(estimator):
@@ -21,10 +24,10 @@ def last_step(estimator):
     return estimator.steps[-1][1] if isinstance(estimator, Pipeline) and estimator.steps else estimator
 
 
-def hash_rows(*arrays):
-    """Return a key of what is in some arrays, whatever their memory looks like."""
-    plain = [np.ascontiguousarray(np.asarray(array)) if isinstance(array, np.ndarray) else array for array in arrays]
-    return joblib.hash(plain, hash_name="sha1")
+def has_callbacks(*estimators):
+    """Whether callbacks of scikit-learn listen to one of some estimators, or to one within it."""
+    parts = (part for estimator in estimators for part in (estimator, *estimator.get_params().values()))
+    return any(hasattr(part, "_skl_callbacks") for part in parts)
 
 
 def with_memory(estimator, memory):
@@ -45,14 +48,17 @@ class FittedOnce:
     Parameters
     ----------
     max_bytes : int
-        Of transformed rows that are kept. Beyond it those go that have not been asked for longest, and are made anew.
+        Of transformed rows that are kept. Beyond it those go that have not been asked for longest, and are made anew. Of copies
+        of rows by which others are known again, half as much.
     """
 
     def __init__(self, max_bytes):
         self.max_bytes = max_bytes
+        self._rows = KnownRows(max_bytes // 2)
         self._n_bytes = 0
         self._kept = OrderedDict()  # from key to (outputs, fitted transformer)
         self._keys = {}  # from the id of rows that are kept to their key
+        self._key_of_call = {}  # from what is quick to compute
 
     def __sklearn_clone__(self):
         return self
@@ -64,10 +70,16 @@ class FittedOnce:
         """Let go of everything, and keep nothing from now on."""
         self.max_bytes = 0
         self._make_room(0)
+        self._rows.close()
+        self._key_of_call = {}
 
     def key_of(self, X):
         """Return what says how rows have come about, where they are kept, or None."""
         return self._keys.get(id(X))
+
+    def key_of_content(self, *arrays):
+        """Return a key of arrays that is the same for the same content, or the same way in which rows have come about."""
+        return tuple(self.key_of(array) or self._rows.key_of(array) for array in arrays)
 
     def cache(self, func, ignore=()):
         """Return `func`, which fits a transformer, with a memory; the interface of `joblib.Memory`."""
@@ -75,28 +87,39 @@ class FittedOnce:
 
     def _fit(self, func, ignore, transformer, X, *args, message=None, **kwargs):
         call = partial(func, transformer, X, *args, message=message, **kwargs)
-        if not self.max_bytes or message is not None or _differs_each_time(transformer):
+        if not self.max_bytes or message is not None:
             return call()
         given = {name: value for name, value in kwargs.items() if name not in ignore}
         try:
-            key = joblib.hash((self.key_of(X) or hash_rows(X), transformer, args, given))
+            key = self._make_key(transformer, X, args, given)
         except Exception:  # something that cannot be pickled
             return call()
         if key in self._kept:
             self._kept.move_to_end(key)
             outputs, fitted = self._kept[key]
             return *outputs, copy.deepcopy(fitted)
-        before = hash_rows(X), _global_generators()
+        if _differs_each_time(transformer):
+            return call()
+        before = self._rows.key_of(X), _global_generators()
         with warnings.catch_warnings(record=True) as said:
             *outputs, fitted = call()
         for warning in said:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-        content, generators = hash_rows(X), _global_generators()
+        content, generators = self._rows.key_of(X), _global_generators()
         if content != before[0]:
             self._drop(self.key_of(X))
         elif generators == before[1] and not said and not any(_may_share_memory(rows, X) for rows in outputs):
             self._keep(key, outputs, fitted)
         return *outputs, fitted
+
+    def _make_key(self, transformer, X, args, given):
+        """Return a key of a call, which is one of what is pickled, but not of the order in which that comes."""
+        (rows,) = self.key_of_content(X)
+        arrays = [self._rows.key_of(value) if isinstance(value, np.ndarray) else value for value in args]
+        quick = hashlib.sha1(pickle.dumps((rows, transformer, arrays, given))).digest()
+        if quick not in self._key_of_call:
+            self._key_of_call[quick] = joblib.hash((rows, transformer, arrays, given))
+        return self._key_of_call[quick]
 
     def _keep(self, key, outputs, fitted):
         n_bytes = sum(map(_n_bytes, outputs))
@@ -124,14 +147,12 @@ class FittedOnce:
 def _differs_each_time(transformer):
     """Whether a transformer, or one within it, is seen by callbacks or is a network that draws a seed of its own."""
     parts = [transformer, *transformer.get_params().values()]
-    return any(
-        hasattr(part, "_skl_callbacks") or (isinstance(part, BaseMLPDeep) and part.random_state is None) for part in parts
-    )
+    return has_callbacks(transformer) or any(isinstance(part, BaseMLPDeep) and part.random_state is None for part in parts)
 
 
 def _global_generators():
     """The states of the global generators, to tell whether something has been drawn: also from NumPy's old one."""
-    return joblib.hash((np.random.get_state(), random.getstate(), torch.get_rng_state().numpy()))  # noqa: NPY002
+    return pickle.dumps((np.random.get_state(), random.getstate(), torch.get_rng_state().numpy()))  # noqa: NPY002
 
 
 def _may_share_memory(rows, X):

@@ -78,7 +78,7 @@ class RungCandidates(Candidates):
 
     def __init__(self, estimator, parameters, resource, n_epochs, n_folds, max_memory, memory):
         at_end = [candidate | {resource: n_epochs} for candidate in parameters]
-        super().__init__(estimator, at_end, max_memory, n_folds, trains_single=True, memory=memory)
+        super().__init__(estimator, at_end, memory, max_memory, n_folds, trains_single=True)
         self.allow_runs(n_folds)
         self._parameters, self._resource, self._n_epochs_at_end = parameters, resource, n_epochs
         self._groups, self._asked = {}, set()
@@ -130,7 +130,7 @@ class RungCandidates(Candidates):
         begin, group = time.time(), self._groups[key]
         trained = group.train(self._n_epochs, keep=self._left_beside(index))
         self._share(time.time() - begin, rows, dict.fromkeys(trained, 1))
-        return group.fitted(index)
+        return copy.deepcopy(group.fitted(index))  # which is to go on, or is asked for at later rungs
 
     def _left_beside(self, index):
         """The candidates that are left and may have the rows of one with this last step."""

@@ -8,19 +8,20 @@ from typing import Any
 
 import joblib
 import numpy as np
-from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.utils import indexable
 
 from skdnn._base import BaseMLPDeep
 from skdnn._together import trained_by
-from skdnn._validation import Interval, StrOptions, check_method_params, split_safely
+from skdnn._validation import Interval, StrOptions, check_method_params
 from skdnn.exceptions import InvalidParameterError
 from skdnn.model_selection._candidates import Candidates
-from skdnn.model_selection._jobs import run_jobs
+from skdnn.model_selection._jobs import has_lone_processes
 from skdnn.model_selection._kept_groups import KeptGroups
-from skdnn.model_selection._preprocessing import FittedOnce, last_step, with_memory
+from skdnn.model_selection._members import Members
+from skdnn.model_selection._preprocessing import FittedOnce, has_callbacks, last_step, with_memory
 from skdnn.model_selection._progress import Progress, ProgressBar
+from skdnn.model_selection._tasks import Division, TakesTasks
 from skdnn.training import free_memory
 
 # Of the parameters that scikit-learn's searches do not have.
@@ -45,6 +46,8 @@ class _Call:
     backend : joblib.parallel.ParallelBackendBase
         That several jobs run on.
     n_jobs : int
+    tasks : TakesTasks or None
+        Of scikit-learn; None where they run in this process, one after the other.
     memory : FittedOnce
     estimator : estimator
         As it was given, without the memory.
@@ -57,37 +60,10 @@ class _Call:
     params: dict
     backend: Any
     n_jobs: int
+    tasks: TakesTasks | None
     memory: FittedOnce
     estimator: Any
     candidates: Candidates | None = None
-
-
-@dataclass
-class _Search:
-    """What all jobs of a search are given.
-
-    Attributes
-    ----------
-    estimator : estimator
-    X, y : as `fit` was given them
-    fit_params : dict
-        Of the estimator's `fit`.
-    max_memory : int or "auto"
-        Bytes for groups; see `Candidates`.
-    n_jobs : int
-    max_bytes : int
-        For transformed rows that are kept.
-    kept : KeptGroups or None
-    """
-
-    estimator: Any
-    X: Any
-    y: Any
-    fit_params: dict
-    max_memory: Any
-    n_jobs: int
-    max_bytes: int
-    kept: KeptGroups | None
 
 
 class _Splits:
@@ -125,7 +101,9 @@ class TrainsTogether:
 
     The search itself is scikit-learn's: splits, parameters, scores and what becomes of errors. While it runs, the first fit of
     a fold trains all candidates that can be trained with it in lockstep, and the others find themselves done. With several
-    jobs, each fold's candidates are divided among them and trained before the search goes through its fits.
+    jobs, each fold's candidates are divided among them: processes fit and score them by scikit-learn's own tasks. Where others
+    must not run these, as those of threads, or of callbacks that listen in this process, jobs train candidates only, before the
+    search goes through its fits.
     """
 
     # Parameters that not all of these searches have.
@@ -139,13 +117,14 @@ class TrainsTogether:
         outer, _ = joblib.parallel.get_active_backend()
         n_jobs = joblib.effective_n_jobs(self.n_jobs)
         memory = FittedOnce(int(free_memory() * _SHARE_OF_MEMORY))
-        self._call = call = _Call(X, y, params, outer, n_jobs, memory, self.estimator)
         callbacks = getattr(self, "_skl_callbacks", None)
+        tasks = TakesTasks() if n_jobs > 1 and has_lone_processes(outer) and not has_callbacks(self, self.estimator) else None
+        self._call = call = _Call(X, y, params, outer, n_jobs, tasks, memory, self.estimator)
         if callbacks is None:  # which may want to see transformers fitted
             self.estimator = with_memory(call.estimator, memory)
         self._skl_callbacks = [*(callbacks or ()), _Turns(call)]
         try:
-            with joblib.parallel_config(backend="sequential"):
+            with joblib.parallel_config(backend=tasks or "sequential"):
                 super().fit(X, y, **params)
         finally:
             memory.close()
@@ -170,8 +149,14 @@ class TrainsTogether:
 
         def evaluate(candidate_params, cv=None, **kwargs):
             parameters = list(candidate_params)
+            data, splits = self._split(cv or self._checked_cv_orig)
             call.candidates = candidates = Candidates(
-                self.estimator, parameters, self.max_group_memory, memory=call.memory, kept=kept
+                self.estimator,
+                parameters,
+                call.memory,
+                self.max_group_memory,
+                has_distinct_folds=len({np.asarray(train).tobytes() for train, _ in splits}) == len(splits),
+                kept=kept,
             )
             candidates.allow_runs(self.n_splits_)
             if kept is not None:
@@ -179,32 +164,27 @@ class TrainsTogether:
             with ProgressBar(self.n_splits_ * candidates.n_epochs()) if self.progress else Progress() as progress:
                 candidates.report_to(progress)
                 if call.n_jobs > 1:
-                    cv = self._train_ahead(parameters, candidates, cv or self._checked_cv_orig, kept, progress)
+                    members = Members(call.estimator, self.max_group_memory, call.n_jobs, call.memory.max_bytes, kept)
+                    folds = [train for train, _ in splits]
+                    division = Division(members, parameters, candidates, data, folds, call.backend, progress)
+                    if call.tasks is None:
+                        division.train()
+                    else:
+                        call.tasks.run = division.score
                 with trained_by(candidates):
-                    return evaluate_candidates(parameters, cv=cv, **kwargs)
+                    return evaluate_candidates(parameters, cv=_Splits(splits), **kwargs)
 
         super()._run_search(evaluate, callback_ctx=callback_ctx)
         call.memory.close()  # what is refitted is fitted to other rows
 
-    def _train_ahead(self, parameters, candidates, cv, kept, progress):
-        """Train the candidates of all folds in several processes, and return the splits that were used."""
+    def _split(self, cv):
+        """Return X, y and what `fit` of the estimator is given beside them, and the splits that are to be used."""
         call = self._call
         X, y = indexable(call.X, call.y)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the search has said it
             routed = self._get_routed_params_for_fit(check_method_params(X, params=call.params))
-        splits = list(cv.split(X, y, **routed.splitter.split))
-        tasks = candidates.divide(call.n_jobs, len(splits))
-        search = _Search(
-            call.estimator, X, y, routed.estimator.fit, self.max_group_memory, call.n_jobs, call.memory.max_bytes, kept
-        )
-        shared = [search, *(train for train, _ in splits)]
-        calls = [((0, 1 + fold), ([parameters[j] for j in members],)) for fold, members in tasks]
-        for i, learned in run_jobs(_train_members, shared, calls, call.backend, call.n_jobs):
-            members = tasks[i][1]
-            candidates.add(members, *learned)
-            progress.advance(candidates.n_epochs(members))
-        return _Splits(splits)
+        return (X, y, routed.estimator.fit), list(cv.split(X, y, **routed.splitter.split))
 
     def _format_results(self, candidate_params, n_splits, out, more_results=None):
         if hasattr(self, "_call") and self._call.candidates is not None:
@@ -213,31 +193,6 @@ class TrainsTogether:
                 fit = out[turns + turn]
                 fit["fit_time"] = max(0.0, fit["fit_time"] + seconds)
         return super()._format_results(candidate_params, n_splits, out, more_results)
-
-
-def _train_members(search, train, parameters):
-    """Train candidates on a fold, which differ in the last step only, and return what `Candidates.add` takes over."""
-    memory = FittedOnce(search.max_bytes)
-    candidates = Candidates(
-        search.estimator,
-        parameters,
-        search.max_memory,
-        n_jobs=search.n_jobs,
-        trains_single=True,
-        memory=memory,
-        kept=search.kept,
-    )
-    X, y = split_safely(search.estimator, search.X, search.y, train)
-    fit_params = check_method_params(search.X, params=search.fit_params, indices=train)
-    for candidate in parameters:
-        try:  # the first that is sound has all trained
-            first = clone(with_memory(search.estimator, memory)).set_params(**clone(candidate, safe=False))
-            with trained_by(candidates):
-                first.fit(X, y, **fit_params)
-            break
-        except Exception:  # the search meets it again, and does with it what it was told to
-            continue
-    return candidates.learned()
 
 
 class VectorizedGridSearchCV(TrainsTogether, GridSearchCV):

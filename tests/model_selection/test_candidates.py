@@ -97,6 +97,28 @@ def test_candidates_that_are_fitted_alone_share_preprocessing():
     assert fits_of(Counted, make_pipe(Counted()), grid)[0] == N_FOLDS
 
 
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_folds_that_train_on_the_same_rows_share_what_is_learned(n_jobs):
+    rows = np.random.default_rng(0).permutation(len(X))
+    cv = [(rows[:80], rows[80:100]), (rows[:80], rows[100:])]
+    with joblib.parallel_config(backend="threading"):
+        *_, counts = compare(make(), {"learning_rate_init": RATES}, X, Y, cv=cv, scoring="neg_log_loss", n_jobs=n_jobs)
+    assert counts.alone == 1
+    assert counts.populations == [4] * n_jobs  # two jobs do not know of one another
+
+
+def spoils(estimator, X, y):
+    score = estimator.score(X, y)
+    estimator.coefs_[0][:] = estimator.classes_[:] = 0
+    estimator.history_.clear()
+    return score
+
+
+@pytest.mark.parametrize("grid", [{"learning_rate_init": RATES}, {"learning_rate_init": [0.01, 0.01]}], ids=["one", "equal"])
+def test_what_is_done_to_one_candidate_is_not_done_to_others(grid):
+    compare(make(), grid, X, Y, cv=N_FOLDS, scoring=spoils)
+
+
 @pytest.mark.parametrize("settings", [{"memory": None, "verbose": True}, {"memory": "own"}], ids=["verbose", "memory"])
 def test_pipelines_that_keep_or_print_are_left_alone(settings, capsys):
     class Own:
