@@ -4,7 +4,6 @@ from functools import cached_property
 
 import torch
 
-from skdnn.engine.program import compile_steps
 from skdnn.engine.rows import gather_rows
 from skdnn.engine.storage import empty_for_each
 
@@ -78,6 +77,8 @@ class Chunk:
         What the loss has made of them.
     outputs : Tensor of shape (n_batches, [n_networks,] size, n_outputs)
     output_gradient : Tensor of shape ([n_networks,] size, n_outputs)
+    batch_losses : Tensor of shape (n_batches, 1)
+        Of one network, as `note_loss` has written them.
     """
 
     def __init__(self, network, loss, n_batches, size, has_own_batches, n_weights, has_sample_weight):
@@ -94,6 +95,7 @@ class Chunk:
             self.outputs = empty_for_each(*own, before=(n_batches,))
             self.targets = empty(n_batches, *self._shared, size, network.n_outputs)
             self.output_gradient = empty_for_each(*own)
+            self.batch_losses = empty(n_batches, 1)
             # What a row is of its batch, whose shares sum to 1, and what the batch counts.
             self._shares = empty(n_batches, *self._shared, size, 1) if has_sample_weight else None
             self._counts = empty(n_batches, *self._shared, 1, 1) if has_sample_weight else None
@@ -129,42 +131,27 @@ class Chunk:
         losses = self._loss.value(self.outputs[batches], self.targets[batches], self.weights_of(batches))
         return losses.view(len(losses), -1)
 
-    def total_loss(self, count, is_compiled=False):
+    def note_loss(self, i):
+        """Write the mean loss of a batch of one network into `batch_losses`."""
+        out, *given = self._places_of_losses[i]
+        out.copy_(self._loss.value(*given))
+
+    @cached_property
+    def _places_of_losses(self):
+        return [(self.batch_losses[i], self.outputs[i], self.targets[i], self.weights_of(i)) for i in range(self.n_batches)]
+
+    def total_loss(self, losses):
         """Return the sum of the rows' losses in the first batches.
 
         Parameters
         ----------
-        count : int
-            Batches.
-        is_compiled : bool, default=False
-            Whether their outputs are those of a compiled program, which then computes this, too.
+        losses : Tensor of shape (n_batches, n_networks)
+            Mean loss of each batch.
 
         Returns
         -------
         loss : Tensor of shape (n_networks,)
         """
-        program = self._loss_program if is_compiled else None
-        if program is None:
-            losses = self.losses(slice(count))
-        else:
-            program([()] * count)
-            losses = self._losses[:count].clone()
         if self._counts is None:
             return losses.sum(0).mul_(self.size)
-        return losses.mul_(self._counts[:count].view(count, -1)).sum(0)
-
-    @cached_property
-    def _loss_program(self):
-        """What writes the loss of each batch into `_losses`, or None."""
-        with torch.inference_mode(False):
-            self._losses = self.outputs.new_empty(self.n_batches, 1)
-
-        batches = [
-            (self._losses[i], self.outputs[i], self.targets[i], self.weights_of(i)) for i in range(min(2, self.n_batches))
-        ]
-
-        def step(i, _):
-            out, *given = batches[i]
-            out.copy_(self._loss.value(*given))
-
-        return compile_steps(step, self.n_batches)
+        return losses.mul(self._counts[: len(losses)].view(len(losses), -1)).sum(0)

@@ -57,6 +57,7 @@ class Network:
         self._generators = generators or [
             torch.Generator(device).manual_seed(seed) for seed in (dropout_seeds or [0] * self.n_networks)
         ]
+        self._no_penalty = self.gradient.new_zeros(self.n_networks)
         self._build()
 
     @property
@@ -208,7 +209,9 @@ class Network:
 
     def penalty(self):
         """Return the sum of each network's penalties, a tensor of shape (n_networks,)."""
-        total = torch.zeros(self.n_networks, dtype=self.dtype, device=self.device)
+        if not self._regularized:
+            return self._no_penalty
+        total = torch.zeros_like(self._no_penalty)
         for run, regularizer, kernel, _ in self._regularized:
             total[run] += regularizer.penalty(kernel)
         return total

@@ -9,8 +9,8 @@ from skdnn.engine.chunks import Chunks
 from skdnn.engine.program import compile_steps, is_available
 
 # Steps on batches of one size are made by a program from the epoch on in which there are this many of them. A program takes as
-# long to make as some tens of small steps. What a network learns in an epoch must not depend on how many epochs there will be.
-FIRST_COMPILED_STEP = 32
+# long to make as some small steps from Python. What a network learns in an epoch must not depend on how many epochs there will be.
+FIRST_COMPILED_STEP = 8
 
 
 def split_into_batches(n_rows, batch_size, smallest=1):
@@ -199,8 +199,8 @@ class Trainer:
             self._steps[chunk] = _Steps(self.network, self._update, self._loss, chunk)
         steps = self._steps[chunk]
         steps.draw_masks(count)
-        (steps.run_compiled if is_compiled else steps.run)(count, rates, watcher)
-        return chunk.total_loss(count, is_compiled)
+        losses = (steps.run_compiled if is_compiled else steps.run)(count, rates, watcher)
+        return chunk.total_loss(losses)
 
     @cached_property
     def _can_compile(self):
@@ -230,22 +230,23 @@ class _Steps:
             masks.draw(count, self._chunk.twins)
 
     def run(self, count, rates, watcher=None):
-        """Make the steps of the first `count` batches one by one."""
+        """Make the steps of the first `count` batches one by one, and return each batch's loss."""
         for i in range(count):
             self._tell(watcher, "batch_begins", i)
             self._differentiate(i)
             self._tell(watcher, "gradient_is_ready", i)
             self._update.step(next(rates))
             self._tell_end(watcher, i)
+        return self._chunk.losses(slice(count))
 
     def run_compiled(self, count, rates, watcher=None):
-        """Make the steps by programs, where they can be."""
+        """Do as `run` does by programs, where there can be any."""
         update = self._update
         if watcher is None and self._whole is not None:
             self._whole(update.next_coefficients(itertools.islice(rates, count)))
             update.n_updates += count
         elif watcher is None or None in self._halves:
-            self.run(count, rates, watcher)
+            return self.run(count, rates, watcher)
         else:
             differentiate, apply = self._halves
             for i in range(count):
@@ -255,6 +256,7 @@ class _Steps:
                 apply(update.next_coefficients([next(rates)]), i)
                 update.n_updates += 1
                 self._tell_end(watcher, i)
+        return self._chunk.batch_losses[:count]
 
     def _tell(self, watcher, event, i):
         if watcher is not None:
@@ -290,7 +292,7 @@ class _Steps:
         """The program of whole steps, or None."""
 
         def step(i, coefficients):
-            self._differentiate(i)
+            self._differentiate_and_note(i)
             self._update.apply(coefficients)
 
         return self._compile(step, self._update.coefficients)
@@ -299,13 +301,18 @@ class _Steps:
     def _halves(self):
         """The programs of the steps up to the gradient, and from there on."""
         return (
-            self._compile(lambda i, _: self._differentiate(i)),
+            self._compile(lambda i, _: self._differentiate_and_note(i)),
             self._compile(lambda i, coefficients: self._update.apply(coefficients), self._update.coefficients),
         )
+
+    def _differentiate_and_note(self, i):
+        self._differentiate(i)
+        self._chunk.note_loss(i)
 
     def _compile(self, step, *coefficients):
         network, update = self._network, self._update
         for i in range(min(2, self._chunk.n_batches)):
             self._calls_of(i)  # recording makes tensors, which is not part of a step
+        self._chunk.note_loss(0)
         states = [{"parameters": network.parameters.data, "statistics": network.statistics.data}, *update.states]
         return compile_steps(step, self._chunk.n_batches, states, *coefficients)

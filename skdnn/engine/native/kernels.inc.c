@@ -117,8 +117,11 @@ NAME(elementwise)(const operation *op, real *const *x, const real *number, int64
         if (k == 0 || stride == 1 || n == 1)
             continue;
         const real *from = part[k];
-        if (op->code == CODE_mul && k == 2 && stride == 0 && *from == 1 && part[0] == part[1])
-            return; /* by 1, in place */
+        if (op->code == CODE_mul && k == 2 && stride == 0) { /* a number for all of the row, which is often 1 */
+            if (*from != 1 || part[0] != part[1])
+                NAME(loop_mul_number)(n, part, (real[2]){*from});
+            return;
+        }
         part[k] = scratch + k * BLOCK;
         for (int64_t i = 0; i < n; i++)
             part[k][i] = from[i * stride];
@@ -221,7 +224,7 @@ NAME(adam)(const operation *op, real *const *x, const double *number)
     const double rate = number[0], step = number[1], beta_1 = number[2], beta_2 = number[3];
     const real new_share = (real)(1 - beta_1), decay = (real)beta_2, new_square_share = (real)(1 - beta_2);
     const real size = (real)(rate / (1 - pow(beta_1, step))), epsilon = (real)number[4];
-    const real correction = (real)sqrt(1 - pow(beta_2, step));
+    const real correction = (real)(1 / sqrt(1 - pow(beta_2, step)));
     real *parameters = x[0], *mean = x[1], *squares = x[2], *largest = x[3];
     const real *gradient = x[4];
     INDEPENDENT for (int64_t i = 0; i < op->cols; i++)
@@ -231,7 +234,7 @@ NAME(adam)(const operation *op, real *const *x, const double *number)
         mean[i] = m;
         squares[i] = s;
         if (!largest)
-            parameters[i] -= size * m / (SQRT(s) / correction + epsilon);
+            parameters[i] -= size * m / (SQRT(s) * correction + epsilon);
     }
     if (!largest)
         return;
@@ -239,7 +242,7 @@ NAME(adam)(const operation *op, real *const *x, const double *number)
     {
         const real most = largest[i] < squares[i] || squares[i] != squares[i] ? squares[i] : largest[i];
         largest[i] = most;
-        parameters[i] -= size * mean[i] / (SQRT(most) / correction + epsilon);
+        parameters[i] -= size * mean[i] / (SQRT(most) * correction + epsilon);
     }
 }
 
@@ -301,11 +304,11 @@ NAME(batch_norm_backward)(const operation *op, real *const *x)
 
 /* An operation's operands in a batch, and its numbers at a step. */
 INLINE void
-NAME(resolve)(const operation *op, int64_t batch, const double *of_step, real **x, double *number)
+NAME(resolve)(const operation *op, int n_operands, int n_numbers, int64_t batch, const double *of_step, real **x, double *number)
 {
-    for (int k = 0; k < MAX_OPERANDS; k++)
+    for (int k = 0; k < n_operands; k++)
         x[k] = op->x[k].data ? (real *)((char *)op->x[k].data + batch * op->x[k].step) : NULL;
-    for (int k = 0; k < MAX_NUMBERS; k++) {
+    for (int k = 0; k < n_numbers; k++) {
         const int64_t variable = op->variable[k];
         number[k] = variable > 0 ? of_step[variable - 1] : variable < 0 ? -of_step[-variable - 1] : op->number[k];
     }
@@ -314,12 +317,12 @@ NAME(resolve)(const operation *op, int64_t batch, const double *of_step, real **
 static TARGET void
 NAME(run_chain)(const operation *op, int64_t batch, const double *of_step, real *scratch)
 {
-    real *x[MAX_CHAIN][MAX_OPERANDS], number[MAX_CHAIN][MAX_NUMBERS];
+    real *x[MAX_CHAIN][4], number[MAX_CHAIN][2];
     for (int64_t i = 0; i < op->chain; i++) {
-        double exact[MAX_NUMBERS];
-        NAME(resolve)(op + i, batch, of_step, x[i], exact);
-        for (int k = 0; k < MAX_NUMBERS; k++)
-            number[i][k] = (real)exact[k];
+        double exact[2];
+        NAME(resolve)(op + i, NAME(n_operands)[op[i].code], 2, batch, of_step, x[i], exact);
+        number[i][0] = (real)exact[0];
+        number[i][1] = (real)exact[1];
     }
     for (int64_t row = 0; row < op->rows; row++)
         for (int64_t start = 0; start < op->cols; start += BLOCK) {
@@ -334,7 +337,7 @@ NAME(run_other)(const operation *op, int64_t batch, const double *of_step, real 
 {
     real *x[MAX_OPERANDS];
     double exact[MAX_NUMBERS];
-    NAME(resolve)(op, batch, of_step, x, exact);
+    NAME(resolve)(op, MAX_OPERANDS, MAX_NUMBERS, batch, of_step, x, exact);
     const real number[2] = {(real)exact[0], (real)exact[1]};
     switch (op->code) {
     case CODE_product:

@@ -8,6 +8,9 @@
 /* Columns beyond whole vectors up to which they are multiplied by themselves. */
 #define MAX_REST (LANES / 4)
 
+/* Rows up to which a panel is read where it lies, if it can be: it is read too seldom to be worth a copy that lies closer. */
+#define MAX_ROWS_UNPACKED 128
+
 /* Write the transpose of 4 x 4 numbers. */
 INLINE TARGET void
 NAME(transpose)(const real *in, int64_t in_row, real *out, int64_t out_row)
@@ -42,7 +45,7 @@ NAME(transpose_all)(int64_t rows, int64_t cols, const real *in, int64_t in_row, 
 
 INLINE TARGET void
 NAME(tile)(const int n_rows, const int n_vectors, int64_t depth, const real *a, int64_t a_row, int64_t a_depth, const real *b,
-           real *c, int64_t c_row, int64_t n_cols, const real *row_bias, const real *col_bias, const int is_transposed)
+           int64_t b_row, real *c, int64_t c_row, int64_t n_cols, const real *row_bias, const real *col_bias, const int is_transposed)
 {
     vec sum[TILE_ROWS][TILE_VECTORS];
 #pragma GCC unroll 16
@@ -57,7 +60,7 @@ NAME(tile)(const int n_rows, const int n_vectors, int64_t depth, const real *a, 
         vec right[TILE_VECTORS];
 #pragma GCC unroll 4
         for (int j = 0; j < n_vectors; j++)
-            right[j] = *(const vec *)(b + (p * n_vectors + j) * LANES);
+            right[j] = *(const vec *)(b + p * b_row + j * LANES);
 #pragma GCC unroll 16
         for (int i = 0; i < n_rows; i++)
 #pragma GCC unroll 4
@@ -94,7 +97,7 @@ NAME(tile)(const int n_rows, const int n_vectors, int64_t depth, const real *a, 
 }
 
 #define TILE(n_rows, n_vectors)                                                                                                \
-    NAME(tile)(n_rows, n_vectors, depth, a, a_row, a_depth, b, c, c_row, n_cols, row_bias, col_bias, is_transposed)
+    NAME(tile)(n_rows, n_vectors, depth, a, a_row, a_depth, b, b_row, c, c_row, n_cols, row_bias, col_bias, is_transposed)
 #define TILES_OF(n_rows)                                                                                                       \
     do {                                                                                                                       \
         if (n_vectors == 1)                                                                                                    \
@@ -112,8 +115,8 @@ NAME(tile)(const int n_rows, const int n_vectors, int64_t depth, const real *a, 
 /* All rows of a panel. */
 INLINE TARGET void
 NAME(multiply_rows)(int64_t rows, int64_t n_vectors, int64_t depth, const real *a, int64_t a_row, int64_t a_depth,
-                    const real *b, real *c, int64_t c_row, int64_t n_cols, const real *row_bias, const real *col_bias,
-                    const int is_transposed)
+                    const real *b, int64_t b_row, real *c, int64_t c_row, int64_t n_cols, const real *row_bias,
+                    const real *col_bias, const int is_transposed)
 {
     while (rows >= TILE_ROWS)
         TILES_OF(TILE_ROWS);
@@ -133,16 +136,16 @@ NAME(multiply_rows)(int64_t rows, int64_t n_vectors, int64_t depth, const real *
 /* Apart for results that are written as they are, and transposed: one function for both would keep fewer sums in registers. */
 static TARGET void
 NAME(multiply_panel)(int64_t rows, int64_t n_vectors, int64_t depth, const real *a, int64_t a_row, int64_t a_depth,
-                     const real *b, real *c, int64_t c_row, int64_t n_cols, const real *col_bias)
+                     const real *b, int64_t b_row, real *c, int64_t c_row, int64_t n_cols, const real *col_bias)
 {
-    NAME(multiply_rows)(rows, n_vectors, depth, a, a_row, a_depth, b, c, c_row, n_cols, NULL, col_bias, 0);
+    NAME(multiply_rows)(rows, n_vectors, depth, a, a_row, a_depth, b, b_row, c, c_row, n_cols, NULL, col_bias, 0);
 }
 
 static TARGET void
 NAME(multiply_panel_transposed)(int64_t rows, int64_t n_vectors, int64_t depth, const real *a, int64_t a_row, int64_t a_depth,
-                                const real *b, real *c, int64_t c_row, int64_t n_cols, const real *row_bias)
+                                const real *b, int64_t b_row, real *c, int64_t c_row, int64_t n_cols, const real *row_bias)
 {
-    NAME(multiply_rows)(rows, n_vectors, depth, a, a_row, a_depth, b, c, c_row, n_cols, row_bias, NULL, 1);
+    NAME(multiply_rows)(rows, n_vectors, depth, a, a_row, a_depth, b, b_row, c, c_row, n_cols, row_bias, NULL, 1);
 }
 
 /* Pack `cols` columns, padded with zeros to whole vectors. */
@@ -151,10 +154,12 @@ NAME(pack)(int64_t depth, int64_t cols, const real *b, int64_t b_row, int64_t b_
 {
     const int64_t width = (cols + LANES - 1) / LANES * LANES;
     if (b_col == 1) {
-        for (int64_t p = 0; p < depth; p++) {
-            memcpy(out + p * width, b + p * b_row, cols * sizeof(real));
-            for (int64_t j = cols; j < width; j++)
-                out[p * width + j] = 0;
+        const int64_t whole = cols / LANES * LANES;
+        for (int64_t p = 0; p < depth; p++, b += b_row, out += width) {
+            for (int64_t j = 0; j < whole; j += LANES)
+                *(vec *)(out + j) = *(const vec *)(b + j);
+            for (int64_t j = whole; j < width; j++)
+                out[j] = j < cols ? b[j] : 0;
         }
         return;
     }
@@ -210,18 +215,18 @@ NAME(multiply_rest)(int64_t rows, int64_t cols, int64_t depth, const real *a, in
         }
 }
 
-/* What it costs to multiply (rows, depth) by (depth, cols), the latter packed: a vector's product is half a cycle, and packing
- * a number is as much. */
+/* What it costs to multiply (rows, depth) by (depth, cols), the latter packed: a vector's product is half a cycle; so is packing
+ * a number, and reading one of the other factor where that does not lie along the depth. */
 static int64_t
-NAME(cost)(int64_t rows, int64_t depth, int64_t cols)
+NAME(cost)(int64_t rows, int64_t depth, int64_t cols, int64_t a_depth)
 {
-    return depth * (rows * ((cols + LANES - 1) / LANES) + cols);
+    return depth * (rows * ((cols + LANES - 1) / LANES + (a_depth != 1)) + cols);
 }
 
 static int
 NAME(is_transposed)(const operation *op)
 {
-    return NAME(cost)(op->cols, op->depth, op->rows) < NAME(cost)(op->rows, op->depth, op->cols);
+    return NAME(cost)(op->cols, op->depth, op->rows, op->x[2].row) < NAME(cost)(op->rows, op->depth, op->cols, op->x[1].col);
 }
 
 /* Numbers of scratch that a product needs: a panel, and its bias. */
@@ -250,9 +255,15 @@ NAME(product)(const operation *op, real *const *x, real *scratch)
         const int64_t n_left = (cols - rest - start + LANES - 1) / LANES;
         const int64_t n_vectors = n_left == TILE_VECTORS + 1 ? 2 : n_left < TILE_VECTORS ? n_left : TILE_VECTORS;
         n_cols = cols - rest - start < n_vectors * LANES ? cols - rest - start : n_vectors * LANES;
-        NAME(pack)(op->depth, n_cols, b + start * b_col, b_row, b_col, scratch);
+        const real *panel = b + start * b_col;
+        int64_t panel_row = b_row;
+        if (rows > MAX_ROWS_UNPACKED || b_col != 1 || n_cols % LANES) {
+            NAME(pack)(op->depth, n_cols, panel, b_row, b_col, scratch);
+            panel = scratch;
+            panel_row = n_vectors * LANES;
+        }
         if (is_transposed) {
-            NAME(multiply_panel_transposed)(rows, n_vectors, op->depth, a, a_row, a_depth, scratch,
+            NAME(multiply_panel_transposed)(rows, n_vectors, op->depth, a, a_row, a_depth, panel, panel_row,
                                             x[0] + start * op->x[0].row, op->x[0].row, n_cols, bias);
             continue;
         }
@@ -260,10 +271,11 @@ NAME(product)(const operation *op, real *const *x, real *scratch)
             memset(padded_bias, 0, PANEL * sizeof(real));
             memcpy(padded_bias, bias + start, n_cols * sizeof(real));
         }
-        NAME(multiply_panel)(rows, n_vectors, op->depth, a, a_row, a_depth, scratch, x[0] + start, op->x[0].row, n_cols,
-                             bias ? padded_bias : NULL);
+        NAME(multiply_panel)(rows, n_vectors, op->depth, a, a_row, a_depth, panel, panel_row, x[0] + start, op->x[0].row,
+                             n_cols, bias ? padded_bias : NULL);
     }
 }
 
 #undef PANEL
 #undef MAX_REST
+#undef MAX_ROWS_UNPACKED

@@ -35,7 +35,7 @@ typedef struct {
     X(copy, 2, x1)                                                                                                             \
     X(neg, 2, -x1)                                                                                                             \
     X(abs, 2, x1 < 0 ? -x1 : x1)                                                                                               \
-    X(sign, 2, (real)(x1 > 0) - (real)(x1 < 0))                                                                                \
+    X(sign, 2, x1 > 0 ? (real)1 : x1 < 0 ? (real)-1 : (real)0)                                                                 \
     X(sqrt, 2, SQRT(x1))                                                                                                       \
     X(rsqrt, 2, (real)1 / SQRT(x1))                                                                                            \
     X(reciprocal, 2, (real)1 / x1)                                                                                             \
