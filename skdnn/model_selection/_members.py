@@ -74,7 +74,7 @@ class Members:
             memory.close()
 
 
-class Outcome(NamedTuple):
+class TaskOutcome(NamedTuple):
     """What a task has come to in another process.
 
     Attributes
@@ -142,7 +142,7 @@ def score_members(members, parameters, tasks):
     Returns
     -------
     outcomes : list of (bytes or None)
-        An `Outcome` each, pickled; None of tasks whose outcome cannot be, and of those after one that has raised an error.
+        An `TaskOutcome` each, pickled; None of tasks whose outcome cannot be, and of those after one that has raised an error.
     corrections : dict
         As of `Candidates`, by the place in the list.
     """
@@ -169,7 +169,7 @@ def _run(function, *args, **kwargs):
             error.add_note(format_exc())  # the traceback stays here
             failed = error
     warned = [(warning.message, warning.category, warning.filename, warning.lineno) for warning in caught]
-    return Outcome(result, failed, warned, printed.getvalue())
+    return TaskOutcome(result, failed, warned, printed.getvalue())
 
 
 def _pickle(outcome):

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skdnn import MLPDeepClassifier
 from skdnn.model_selection import VectorizedGridSearchCV, VectorizedHalvingGridSearchCV
-from skdnn.model_selection._members import Outcome, _pickle, _run
+from skdnn.model_selection._members import TaskOutcome, _pickle, _run
 from skdnn.model_selection._tasks import TakesTasks
 
 X, Y = load_iris(return_X_y=True)
@@ -103,7 +103,7 @@ class TwoArgumentsError(Exception):
 
 @pytest.mark.parametrize("result", [threading.Lock(), TwoArgumentsError(1, 2)], ids=["to_pickle", "to_unpickle"])
 def test_what_cannot_be_sent_is_known_beforehand(result):
-    assert _pickle(Outcome(result, None, [], "")) is None
+    assert _pickle(TaskOutcome(result, None, [], "")) is None
 
 
 # searches -----------------------------------------------------------------------------------------------------------------
