@@ -8,8 +8,8 @@ import torch
 from skdnn.engine.chunks import Chunks
 from skdnn.engine.program import compile_steps, is_available
 
-# Steps on batches of one size are made by a program from the epoch on in which there are this many of them. A program takes as
-# long to make as some small steps from Python. What a network learns in an epoch must not depend on how many epochs there will be.
+# Steps on batches of one size are made by a program from the epoch on in which there are this many of them: to make a program
+# takes as long. The number of epochs that are to come must not matter, or a network's bits would depend on it.
 FIRST_COMPILED_STEP = 8
 
 

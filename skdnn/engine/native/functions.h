@@ -31,7 +31,8 @@ INLINE float exp_float(float x)
     y = y * r + 1.6666665459e-1f;
     y = y * r + 5.0000001201e-1f;
     y = y * (r * r) + r + 1.0f;
-    const int32_t half = bits >> 1, first = (half + 127) << 23, second = (bits - half + 127) << 23;
+    const int32_t half = bits >> 1, first = (int32_t)((uint32_t)(half + 127) << 23),
+                  second = (int32_t)((uint32_t)(bits - half + 127) << 23);
     float a, b;
     memcpy(&a, &first, sizeof a);
     memcpy(&b, &second, sizeof b);
@@ -106,7 +107,7 @@ INLINE float erf_float(float x)
 #define LOG_OF(type, integer, digits, bias, log1p)                                                                             \
     integer bits;                                                                                                              \
     memcpy(&bits, &x, sizeof bits);                                                                                            \
-    const integer exponent = (bits >> digits) - bias, mantissa = bits - (exponent << digits);                                  \
+    const integer exponent = (bits >> digits) - bias, mantissa = bits - exponent * ((integer)1 << digits);                                  \
     type m;                                                                                                                    \
     memcpy(&m, &mantissa, sizeof m);                                                                                           \
     const type y = log1p(m - 1) + (type)exponent * (type)0.69314718055994530942;                                               \

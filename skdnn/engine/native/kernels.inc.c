@@ -380,8 +380,12 @@ NAME(run)(const operation *operations, int64_t n_operations, const double *numbe
     int64_t size = 4 * BLOCK;
     for (int64_t i = 0; i < n_operations; i++) {
         const operation *op = operations + i;
-        const int64_t needs = op->code == CODE_product ? NAME(product_scratch)(op) : (op->rows + LANES) * (op->cols + 2);
-        size = needs > size && op->code >= N_ELEMENTWISE ? needs : size;
+        const int is_softmax = op->code == CODE_softmax || op->code == CODE_log_softmax;
+        const int64_t needs = op->code == CODE_product      ? NAME(product_scratch)(op)
+                              : is_softmax                  ? (op->rows + LANES) * (op->cols + 2)
+                              : op->code == CODE_batch_norm ? op->cols
+                                                            : 0;
+        size = needs > size ? needs : size;
     }
     real *scratch = NULL;
     if (posix_memalign((void **)&scratch, 64, size * sizeof(real)))

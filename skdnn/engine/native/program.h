@@ -65,7 +65,7 @@ typedef struct {
     X(threshold_backward, 3, x2 <= n0 ? (real)0 : x1)                                                                          \
     X(leaky_relu, 2, x1 > 0 ? x1 : n0 * x1)                                                                                    \
     X(leaky_relu_backward, 3, x2 > 0 ? x1 : n0 * x1)                                                                           \
-    X(elu, 2, x1 > 0 ? n1 * x1 : n0 * n1 * (EXP(x1 < 0 ? x1 : (real)0) - 1))                                                   \
+    X(elu, 2, x1 > 0 ? n1 * x1 : n0 * n1 * (EXP(x1 > 0 ? (real)0 : x1) - 1))                                                   \
     X(elu_backward, 3, x2 > 0 ? n1 * x1 : x1 * (x2 + n0 * n1))                                                                 \
     X(sigmoid, 2, (real)1 / (1 + EXP(-x1)))                                                                                    \
     X(sigmoid_backward, 3, x1 * ((1 - x2) * x2))                                                                               \
@@ -82,7 +82,7 @@ typedef struct {
     X(mish, 2, x1 * TANH_SOFTPLUS(x1))                                                                                         \
     X(mish_backward, 3, x1 * MISH_SLOPE(x2, TANH_SOFTPLUS(x2)))                                                                \
     X(hardswish, 2, x1 * HARD_SIGMOID(x1))                                                                                     \
-    X(hardswish_backward, 3, x2 < -3 ? (real)0 : x2 <= 3 ? x1 * (x2 / 3 + (real)0.5) : x1)
+    X(hardswish_backward, 3, x2 <= -3 ? (real)0 : x2 >= 3 ? x1 : x1 * (x2 / 3 + (real)0.5))
 
 /* Those that are not. */
 #define OTHER_OPERATIONS(X)                                                                                                    \
