@@ -1,6 +1,8 @@
 """What a training step does, written down kernel by kernel."""
 
+import functools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -11,31 +13,52 @@ class NotRepeatableError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
-    """A kernel's call.
+class Schema:
+    """What is known of a kernel without a call: name, names of parameters and defaults of those that have one."""
 
-    Attributes
-    ----------
-    func : torch._ops.OpOverload
-    arguments : dict
-        By the names of the kernel's schema, those that were left out included.
-    result : Tensor, tuple or list of Tensor, or None
-    """
+    name: str
+    is_in_place: bool
+    parameters: tuple
+    defaults: dict
+
+
+@functools.cache
+def schema_of(func):
+    """Return the `Schema` of an overload of ``torch.ops``."""
+    name, parameters = func._schema.name.split("::")[1], func._schema.arguments
+    is_in_place = name.endswith("_")
+    return Schema(
+        name=name[:-1] if is_in_place and not name.startswith("_") else name,
+        is_in_place=is_in_place,
+        parameters=tuple(parameter.name for parameter in parameters),
+        defaults={parameter.name: parameter.default_value for parameter in parameters if parameter.has_default_value()},
+    )
+
+
+class Call(NamedTuple):
+    """A kernel's call."""
 
     func: torch._ops.OpOverload
-    arguments: dict
+    args: tuple
+    kwargs: dict
     result: object
+    """Tensor, tuple or list of Tensor, or None"""
 
     @property
     def name(self):
         """The kernel's name, without overload and the mark of those that work in place."""
-        name = self.func._schema.name.split("::")[1]
-        return name[:-1] if self.is_in_place and not name.startswith("_") else name
+        return schema_of(self.func).name
 
     @property
     def is_in_place(self):
         """Whether the result is the first argument."""
-        return self.func._schema.name.endswith("_")
+        return schema_of(self.func).is_in_place
+
+    @property
+    def arguments(self):
+        """All arguments by name, those that were left out included."""
+        schema = schema_of(self.func)
+        return {**schema.defaults, **dict(zip(schema.parameters, self.args, strict=False)), **self.kwargs}
 
 
 def write_down(step):
@@ -63,8 +86,5 @@ class _Log(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        names = func._schema.arguments
-        arguments = {argument.name: argument.default_value for argument in names[len(args) :] if argument.has_default_value()}
-        arguments |= {argument.name: value for argument, value in zip(names, args, strict=False)}
-        self.calls.append(Call(func, arguments | kwargs, result))
+        self.calls.append(Call(func, args, kwargs, result))
         return result

@@ -115,9 +115,9 @@ class Program:
 
     def _translate(self, first, second):
         """Add what a call does."""
-        name = first.name
-        arguments = {key: (value, second.arguments[key]) for key, value in first.arguments.items()}
-        if name in VIEWS or (name == "to" and first.result is first.arguments["self"]):
+        name, others = first.name, second.arguments
+        arguments = {key: (value, others[key]) for key, value in first.arguments.items()}
+        if name in VIEWS or (name == "to" and first.result is arguments["self"][0]):
             self._note_view(first, second)
         elif name in CONSTANTS:
             self._note_constant(first, second)
@@ -149,9 +149,8 @@ class Program:
 
     def _out(self, first, second):
         """Where a call's result goes: into an argument, or a place that is made for it."""
-        if first.is_in_place or not isinstance(first.result, torch.Tensor) or "out" in first.func._overloadname:
-            return first.result, second.result
-        if "grad_input" in first.arguments:
+        is_given = first.is_in_place or "out" in first.kwargs or "grad_input" in first.kwargs
+        if is_given or not isinstance(first.result, torch.Tensor):
             return first.result, second.result
         place = torch.empty(first.result.shape, dtype=self._dtype or first.result.dtype)
         self._results[id(first.result)] = self._results[id(second.result)] = place
@@ -199,6 +198,8 @@ class Program:
             if self._results.get(id(second)) is not self._results[id(first)]:
                 raise NotRepeatableError
             first, step = self._results[id(first)], 0
+        elif first is second:
+            step = 0
         else:
             step = second.data_ptr() - first.data_ptr()
             is_alike = first.shape == second.shape and first.stride() == second.stride() and first.dtype == second.dtype

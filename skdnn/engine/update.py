@@ -63,7 +63,8 @@ class Update:
 
     def next_coefficients(self, learning_rates):
         """Return the numbers of the one network's next updates, a tuple for each."""
-        return [self.coefficients(rate, n) for n, rate in enumerate(learning_rates, self.n_updates + 1)]
+        coefficients = self._rules[0].coefficients
+        return [coefficients(rate, n) for n, rate in enumerate(learning_rates, self.n_updates + 1)]
 
     def apply(self, coefficients):
         """Update the one network by its gradient, with the numbers of an update."""
