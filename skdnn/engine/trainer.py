@@ -12,6 +12,10 @@ from skdnn.engine.program import compile_steps, is_available
 # takes as long. The number of epochs that are to come must not matter, or a network's bits would depend on it.
 FIRST_COMPILED_STEP = 8
 
+# Multiplications in products of a batch with all kernels that one call of a program may make: some hundredths of a second, for
+# Python sees an interrupt only between calls.
+_WORK_OF_CALL = 2**30
+
 
 def split_into_batches(n_rows, batch_size, smallest=1):
     """Say how an epoch of `n_rows` rows is cut.
@@ -223,6 +227,8 @@ class _Steps:
         self._network, self._update, self._loss, self._chunk = network, update, loss, chunk
         self._masks = network.make_masks(chunk.n_batches, chunk.size)
         self._recorded = {}
+        work = network.plans[0].n_products * chunk.size
+        self._steps_a_call = max(1, _WORK_OF_CALL // work)
 
     def draw_masks(self, count):
         """Draw what is random about the first `count` batches."""
@@ -243,7 +249,9 @@ class _Steps:
         """Do as `run` does by programs, where there can be any."""
         update = self._update
         if watcher is None and self._whole is not None:
-            self._whole(update.next_coefficients(itertools.islice(rates, count)))
+            numbers = update.next_coefficients(itertools.islice(rates, count))
+            for start in range(0, count, self._steps_a_call):
+                self._whole(numbers[start : start + self._steps_a_call], start)
             update.n_updates += count
         elif watcher is None or None in self._halves:
             return self.run(count, rates, watcher)
