@@ -63,13 +63,17 @@ SETTINGS = {
 CASES = [(name, setting) for name, settings in SETTINGS.items() for setting in [{}, *settings]]
 
 
-def trajectory(rule, rates, update=None, dtype=torch.float64):
+def make_step(rule, parameters, gradient, state, rate, step):
+    rule.update(parameters, gradient.clone(), state, *rule.coefficients(rate, step))  # the gradient may be used as scratch
+
+
+def trajectory(rule, rates):
     """The parameters after each step."""
-    parameters = START.to(dtype, copy=True)
+    parameters = START.clone()
     state = rule.init_state(parameters)
     path = []
-    for step, (gradient, rate) in enumerate(zip(GRADIENTS.to(dtype), rates, strict=True), start=1):
-        (update or rule.update)(parameters, gradient.clone(), state, rate, step)  # the gradient may be used as scratch
+    for step, (gradient, rate) in enumerate(zip(GRADIENTS, rates, strict=True), start=1):
+        make_step(rule, parameters, gradient, state, rate, step)
         path.append(parameters.clone())
     return torch.stack(path)
 
@@ -141,7 +145,7 @@ def test_nesterov_follows_the_chapter_on_a_function(beta):
     for step, eta in enumerate(DECAYING, start=1):
         m = beta * m - eta * gradient_at(theta + beta * m)
         theta = theta + m
-        rule.update(held, gradient_at(held), state, eta, step)
+        make_step(rule, held, gradient_at(held), state, eta, step)
         torch.testing.assert_close(held, theta + beta * m, rtol=1e-10, atol=1e-10)
 
 
@@ -161,9 +165,16 @@ def test_networks_in_lockstep_end_where_each_ends_alone_bit_for_bit(name, dtype)
     for step in range(1, 6):
         gradients = torch.randn(3, 37, generator=generator, dtype=dtype)
         for k in range(3):
-            rule.update(alone[k], gradients[k].clone(), states[k], 0.1 / step, step)
-        rule.update(together, gradients, state, 0.1 / step, step)
+            make_step(rule, alone[k], gradients[k], states[k], 0.1 / step, step)
+        make_step(rule, together, gradients, state, 0.1 / step, step)
     assert torch.equal(together, torch.stack(alone))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_changes_from_step_to_step_is_a_tuple_of_numbers(name):
+    coefficients = OPTIMIZERS[name]().coefficients(0.01, 3)
+    assert isinstance(coefficients, tuple)
+    assert all(isinstance(number, float | int) for number in coefficients)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -179,11 +190,11 @@ def test_state_is_made_of_tensors_that_can_be_copied_in_the_middle(name):
     state = rule.init_state(parameters)
     assert all(isinstance(value, torch.Tensor) for value in state.values())
     for step in range(1, 11):
-        rule.update(parameters, GRADIENTS[step - 1].clone(), state, 0.01, step)
+        make_step(rule, parameters, GRADIENTS[step - 1], state, 0.01, step)
     other, other_state = parameters.clone(), copy.deepcopy(state)
     for step in range(11, 21):
-        rule.update(parameters, GRADIENTS[step - 1].clone(), state, 0.01, step)
-        rule.update(other, GRADIENTS[step - 1].clone(), other_state, 0.01, step)
+        make_step(rule, parameters, GRADIENTS[step - 1], state, 0.01, step)
+        make_step(rule, other, GRADIENTS[step - 1], other_state, 0.01, step)
     assert torch.equal(other, parameters)
 
 

@@ -82,9 +82,11 @@ def run_pass(network, x, y, loss):
         output_gradient = torch.empty_like(outputs)
         weight = 1.0 / y.shape[-1]
         targets = loss.prepare(y, network.n_outputs, weight, network.dtype)
-        for draw in network.reserve_masks(1, y.shape[-1]):
-            draw(1)
+        masks = network.make_masks(1, y.shape[-1])
+        for own in masks:
+            own.draw(1)
         loss_gradient = partial(loss.gradient, outputs, targets, weight, output_gradient)
-        for call in network.record(x, outputs, output_gradient, loss_gradient) + network.record_penalty_gradients():
+        calls = network.record(x, outputs, output_gradient, loss_gradient, masks=[own.of(0) for own in masks])
+        for call in calls + network.record_penalty_gradients():
             call()
     return outputs

@@ -141,7 +141,9 @@ def dropout_layer(rates, like, seed=0):
 def test_dropout_gradients_with_its_mask_fixed(rates):
     def run(inputs, gradient):
         layer, _ = dropout_layer(rates, inputs[0])
-        layer.reserve_masks(1, N_ROWS)(1)
+        masks = layer.make_masks(1, N_ROWS)
+        masks.draw(1)
+        layer.mask = masks.of(0)
         outputs = run_calls(layer.forward(inputs[0]))
         return outputs if gradient is None else (run_calls(layer.backward(gradient)),)
 
@@ -154,11 +156,14 @@ def test_dropout_masks_have_the_share_of_zeros_and_the_mean_of_one():
     layer, generators = dropout_layer(rates, ones)
     untouched = generators[1].get_state()
     with torch.inference_mode():
-        draw_masks = layer.reserve_masks(2, len(ones))
-        draw_masks(2)
-        recorded = layer.forward(ones), layer.forward(ones)
+        masks = layer.make_masks(2, len(ones))
+        masks.draw(2)
+        recorded = []
+        for i in range(2):
+            layer.mask = masks.of(i)
+            recorded.append(layer.forward(ones))
         first, second = (run_calls(pass_).clone() for pass_ in recorded)
-        draw_masks(2)
+        masks.draw(2)
         again = run_calls(recorded[0]).clone()
     assert not torch.equal(first[0], second[0])
     assert not torch.equal(first[0], again[0])  # a recorded pass sees the masks drawn last

@@ -66,6 +66,12 @@ DTYPES = {torch.float64: 1e-10, torch.float32: 1e-5}
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
+@pytest.fixture(autouse=True)
+def torch_kernels(monkeypatch):
+    """Networks are stacked where steps are no programs."""
+    monkeypatch.setattr("skdnn.engine.trainer.can_be_compiled", lambda *given: False)
+
+
 def state_of(network, k):
     return torch.cat([tensor.flatten() for tensor in network.parameters.network(k) + network.statistics.network(k)])
 

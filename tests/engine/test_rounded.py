@@ -9,7 +9,8 @@ from engine_plans import make_data, make_network, make_orders, plan_network, tra
 from layer_step import run_calls
 
 from skdnn.components import SGD, Adam, BatchNorm, ReLU
-from skdnn.engine import Network, UpdatePlan, rounded, trainer
+from skdnn.components.losses import CategoricalCrossentropy
+from skdnn.engine import Network, UpdatePlan, can_be_compiled, rounded
 from skdnn.engine.layers import Dense
 from skdnn.engine.rounded import RoundedDense
 
@@ -141,19 +142,9 @@ def test_networks_of_other_products_are_not_put_together():
         Network([plan, replace(plan, rounds_products=True)], torch.float32, torch.device("cpu"))
 
 
-@pytest.mark.usefixtures("rounds_all")
-def test_steps_without_python_are_the_same(monkeypatch):
-    X, y = make_data(dtype=torch.float32)
-    orders, compiled, ends = make_orders(6, n_rows=40), [], []
-    compile_steps = trainer.compile_steps
-    monkeypatch.setattr(trainer, "compile_steps", lambda *args: compiled.append(compile_steps(*args)) or compiled[-1])
-    for steps_before in (10, 1000):
-        monkeypatch.setattr(trainer, "_STEPS_BEFORE_SCRIPT", steps_before)
-        network = make_rounded(activation=ReLU())
-        train(network, X, y, orders, [0.1])
-        ends.append(network.snapshot()[0])
-    assert torch.equal(*ends)
-    assert [script is not None for script in compiled] == [True]
+def test_steps_of_rounded_products_are_torchs():
+    updates, loss, cpu = [UpdatePlan(SGD())], CategoricalCrossentropy(), torch.device("cpu")
+    assert not can_be_compiled([replace(plan_network(), rounds_products=True)], updates, loss, cpu)
 
 
 @pytest.mark.usefixtures("rounds_all")

@@ -167,7 +167,7 @@ def test_how_an_epoch_is_cut_into_chunks_does_not_show(monkeypatch):
     orders = make_orders(2, n_rows=50)
     results = []
     for limit in (32, 3, 1):
-        monkeypatch.setattr("skdnn.engine.trainer._CHUNK_BATCHES", limit)
+        monkeypatch.setattr("skdnn.engine.chunks._CHUNK_BATCHES", limit)
         network = make_network(plan_network(batch_norm=BatchNorm()))
         train_with_engine(network, X, y, orders, Momentum(), CategoricalCrossentropy(), 4)
         results.append(network.parameters.data)
@@ -176,7 +176,7 @@ def test_how_an_epoch_is_cut_into_chunks_does_not_show(monkeypatch):
 
 
 def test_wide_rows_make_smaller_chunks(monkeypatch):
-    monkeypatch.setattr("skdnn.engine.trainer._CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr("skdnn.engine.chunks._CHUNK_ELEMENTS", 1)
     network, (X, y) = make_network(plan_network()), make_data(20)
     orders = make_orders(1, n_rows=20)
     oracle = train_with_torch(network, X, y, orders, ORACLES["sgd"][1], torch.nn.CrossEntropyLoss(), 8)
@@ -359,7 +359,7 @@ def test_weighted_batches_are_weighted_means(name, norm, factors):
 @pytest.mark.parametrize("norm", [None, BatchNorm()], ids=["plain", "batch_norm"])
 @pytest.mark.parametrize("limit", [1, 3, 32])
 def test_weighted_epochs_of_several_chunks(monkeypatch, norm, limit):
-    monkeypatch.setattr("skdnn.engine.trainer._CHUNK_BATCHES", limit)
+    monkeypatch.setattr("skdnn.engine.chunks._CHUNK_BATCHES", limit)
     network, (X, y) = make_network(plan_network(batch_norm=norm)), make_data(47)
     orders = make_orders(2, n_rows=47)
     sample_weight = torch.randint(1, 5, (47, 1), generator=torch.Generator().manual_seed(0)).double()
@@ -390,8 +390,8 @@ def test_weighted_and_unweighted_epochs_of_one_trainer():
     trainer = Trainer(network, Update(network, [UpdatePlan(SGD())]), CategoricalCrossentropy(), 8)
     for weight in (None, sample_weight, None, sample_weight):
         trainer.run_epoch(X, y, order, [RATE] * 3, sample_weight=weight)
-    for weight in (None, sample_weight, None, sample_weight):
-        fresh = Trainer(kept, Update(kept, [UpdatePlan(SGD())]), CategoricalCrossentropy(), 8)
+    for n_epochs, weight in enumerate((None, sample_weight, None, sample_weight)):
+        fresh = Trainer(kept, Update(kept, [UpdatePlan(SGD())]), CategoricalCrossentropy(), 8, n_epochs=n_epochs)
         fresh.run_epoch(X, y, order, [RATE] * 3, sample_weight=weight)
     assert torch.equal(network.parameters.data, kept.parameters.data)
     assert torch.equal(network.statistics.data, kept.statistics.data)
@@ -467,7 +467,7 @@ def test_rows_that_are_no_twins_have_masks_of_their_own():
 @pytest.mark.parametrize("form", [scipy.sparse.csr_array, scipy.sparse.csr_matrix])
 @pytest.mark.parametrize("limit", [1, 3, 32])
 def test_sparse_rows_are_dense_rows_bit_for_bit(monkeypatch, form, limit, dtype):
-    monkeypatch.setattr("skdnn.engine.trainer._CHUNK_BATCHES", limit)
+    monkeypatch.setattr("skdnn.engine.chunks._CHUNK_BATCHES", limit)
     X, y = make_data(45, dtype=dtype)
     X[X.abs() < 0.7] = 0.0
     X[7] = 0.0
@@ -492,7 +492,7 @@ def test_no_more_than_a_chunk_of_sparse_rows_is_dense(monkeypatch):
         return convert(self, *args, **named)
 
     monkeypatch.setattr(scipy.sparse.csr_array, "toarray", toarray)
-    monkeypatch.setattr("skdnn.engine.trainer._CHUNK_ELEMENTS", 5 * 16)
+    monkeypatch.setattr("skdnn.engine.chunks._CHUNK_ELEMENTS", 5 * 16)
     network = make_network(plan_network())
     rows = scipy.sparse.csr_array(X.numpy())
     train_weighted_with_engine(network, rows, y, make_orders(1, n_rows=400), SGD(), CategoricalCrossentropy(), 4, None)

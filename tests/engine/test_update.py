@@ -2,7 +2,7 @@ import pytest
 import torch
 from engine_plans import make_network, plan_network
 
-from skdnn.components import L1, L2, SGD, Adam, AMSGrad, ClipNorm, ClipValue, MaxNorm, Momentum, TorchOptimizer
+from skdnn.components import L1, L2, OPTIMIZERS, SGD, Adam, AMSGrad, ClipNorm, ClipValue, MaxNorm, Momentum, TorchOptimizer
 from skdnn.engine import Update, UpdatePlan
 
 
@@ -108,3 +108,24 @@ def test_an_argument_that_one_torch_optimizer_has_does_not_reach_its_neighbours(
         factor = 0.95 if optimizer is heavy else 1.0
         for tensor, start in zip(population.parameters.network(k), before[k], strict=True):
             torch.testing.assert_close(tensor, start * factor)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_updates_with_the_numbers_of_the_next_ones_are_steps(name):
+    rates = [0.1, 0.02, 0.3]
+    plan = plan_network(regularizer=L2(0.1), constraint=MaxNorm(0.8))
+    networks = [make_network(plan) for _ in range(2)]
+    updates = [Update(network, [UpdatePlan(OPTIMIZERS[name](), ClipNorm(0.5))]) for network in networks]
+    for network, update in zip(networks, updates, strict=True):
+        set_gradient(network)
+        step(update, 0.1)
+    numbers = updates[0].next_coefficients(rates)
+    assert updates[0].n_updates == 1
+    assert numbers == [updates[0].coefficients(rate, n) for n, rate in enumerate(rates, 2)]
+    for seed, (rate, own) in enumerate(zip(rates, numbers, strict=True)):
+        for network in networks:
+            set_gradient(network, seed)
+        with torch.inference_mode():
+            updates[0].apply(own)
+        step(updates[1], rate)
+        assert torch.equal(*(network.parameters.data for network in networks))

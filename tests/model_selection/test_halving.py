@@ -35,7 +35,7 @@ from skdnn.components import Adam, Momentum, Optimizer, TorchOptimizer
 from skdnn.exceptions import InvalidParameterError
 from skdnn.model_selection import VectorizedGridSearchCV, VectorizedHalvingGridSearchCV, VectorizedHalvingRandomSearchCV
 from skdnn.training import Session, lockstep
-from skdnn.training.population import Population
+from skdnn.training.population import SideBySide, Stacked
 
 GRID = VectorizedHalvingGridSearchCV, HalvingGridSearchCV
 RANDOM = VectorizedHalvingRandomSearchCV, HalvingRandomSearchCV
@@ -57,6 +57,8 @@ COMMON = {
     "learning_rate_init": 0.02,
     "random_state": 0,
 }
+POPULATIONS = SideBySide, Stacked
+
 # Rungs of 1, 2 and 4 epochs, with 4, 2 and 1 candidates.
 HALVED = {"factor": 2, "max_resources": 4, "cv": N_FOLDS, "scoring": "neg_log_loss"}
 
@@ -77,18 +79,20 @@ def make_pipe(*, estimator=None, **params):
 def epochs_counted():
     """Note, of each epoch that a population trains, the number of its networks, and how often one trains alone."""
     sizes, alone = [], []
-    train, begin_epoch = Population.train, Session.begin_epoch
-
-    def train_population(population):
-        sizes.append(len(population._lanes))
-        return train(population)
+    begin_epoch = Session.begin_epoch
 
     def begin_alone(session, *args):
         alone.append(1)
         return begin_epoch(session, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Population, "train", train_population)
+        for kind in POPULATIONS:
+
+            def train_population(population, train=kind.train):
+                sizes.append(len(population._lanes))
+                return train(population)
+
+            patch.setattr(kind, "train", train_population)
         patch.setattr(Session, "begin_epoch", begin_alone)
         yield sizes, alone
 
@@ -330,13 +334,13 @@ def test_candidates_have_the_fitted_attributes_of_their_own_fit():
 
 
 def test_each_candidate_is_charged_with_its_own_training(monkeypatch):
-    train = Population.train
+    for kind in POPULATIONS:
 
-    def train_slowly(population):
-        time.sleep(0.1)
-        return train(population)
+        def train_slowly(population, train=kind.train):
+            time.sleep(0.1)
+            return train(population)
 
-    monkeypatch.setattr(Population, "train", train_slowly)
+        monkeypatch.setattr(kind, "train", train_slowly)
     halving, *_ = halve(make(), {"learning_rate_init": RATES}, min_resources=4)
     assert (halving.cv_results_["mean_fit_time"] > 0.09).all()  # a quarter of four epochs
     assert (halving.cv_results_["mean_fit_time"][1:] < 0.3).all()
@@ -425,22 +429,24 @@ def test_where_training_together_fails_each_is_fitted_alone(where, error, monkey
     def fail(population, *given):
         raise error
 
-    monkeypatch.setattr(Population, where, fail)
+    for kind in POPULATIONS:
+        monkeypatch.setattr(kind, where, fail)
     ours = VectorizedHalvingGridSearchCV(make(), {"learning_rate_init": RATES}, **HALVED).fit(X, Y)
     assert_same_search(ours, theirs, X)
 
 
 @pytest.mark.parametrize("n_epochs", [0, 1, 5])
 def test_an_interrupt_is_raised_on_and_leaves_nothing_suspended(n_epochs, monkeypatch):
-    train, nets = Population.train, []
+    nets = []
+    for kind in POPULATIONS:
 
-    def interrupt(population):
-        if len(nets) == n_epochs:
-            raise KeyboardInterrupt
-        nets.append(population._lanes[0])
-        return train(population)
+        def interrupt(population, train=kind.train):
+            if len(nets) == n_epochs:
+                raise KeyboardInterrupt
+            nets.append(population._lanes[0])
+            return train(population)
 
-    monkeypatch.setattr(Population, "train", interrupt)
+        monkeypatch.setattr(kind, "train", interrupt)
     search = VectorizedHalvingGridSearchCV(make(), {"learning_rate_init": RATES}, **HALVED)
     with pytest.raises(KeyboardInterrupt):
         search.fit(X, Y)

@@ -7,6 +7,8 @@ from test_population import accuracy, assert_same_history, assert_same_outcome, 
 from skdnn.components import Adam, BatchNorm
 from skdnn.training import Lockstep, Session, TrainingRun, train_in_lockstep
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 
 def make_plans(**changes):
     layers = {"batch_norm": BatchNorm(), "dropout": 0.2}

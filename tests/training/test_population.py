@@ -1,4 +1,7 @@
-"""Nets trained in lockstep end where each ends alone, with the history, the outcome and the warnings that it has alone."""
+"""Nets trained in lockstep end where each ends alone, with the history, the outcome and the warnings that it has alone.
+
+Side by side they do so bit for bit. Stacked networks of such sizes do but for rounding, see tests/engine/test_lockstep.py.
+"""
 
 import warnings
 from dataclasses import replace
@@ -17,6 +20,7 @@ from skdnn.components import (
     Adam,
     Adaptive,
     BatchNorm,
+    CallableActivation,
     ClipNorm,
     ClipValue,
     Constant,
@@ -35,7 +39,8 @@ from skdnn.components import (
     TorchOptimizer,
 )
 from skdnn.components.losses import CategoricalCrossentropy
-from skdnn.engine import LayerPlan, Network, NetworkPlan, Trainer, UpdatePlan, build_module
+from skdnn.engine import LayerPlan, Network, NetworkPlan, UpdatePlan, build_module, run_epoch_together
+from skdnn.engine.program import compile_steps
 from skdnn.training import (
     Lane,
     Seeds,
@@ -46,7 +51,9 @@ from skdnn.training import (
     can_share_a_population,
     train_in_lockstep,
 )
-from skdnn.training.population import Population
+from skdnn.training.population import SideBySide, Stacked, is_compiled, make_population
+
+pytestmark = pytest.mark.usefixtures("kind")
 
 CPU = torch.device("cpu")
 N_ROWS, N_TRAINING, BATCH_SIZE = 50, 40, 8
@@ -98,6 +105,9 @@ def make_plan(layers=None, optimizer=None, clipping=None, seeds=(1, 2, 3), **cha
         "seeds": Seeds(*seeds),
     }
     return TrainingPlan(**{**settings, **changes})
+
+
+PLAN = make_plan()
 
 
 def make_rows(n_rows=N_ROWS, seed=0):
@@ -154,7 +164,15 @@ def noted(train):
     return result, sorted((warning.category.__name__, str(warning.message)) for warning in caught)
 
 
-def assert_each_ends_where_it_ends_alone(plans, data=None, tolerance=1e-10):
+def assert_same_state(plan, network, reference):
+    """Networks whose steps are programs are the same bit for bit, stacked ones but for rounding."""
+    mine, own = state_of(network), state_of(reference)
+    if is_compiled(plan):
+        assert torch.equal(mine, own)
+    assert float((mine - own).norm() / own.norm()) <= 1e-10
+
+
+def assert_each_ends_where_it_ends_alone(plans, data=None):
     """Train plans together and each alone, on data of its own that is the same, and return the nets of lockstep."""
     make = data or make_data
     nets, alone = ([make_net(plan, make(), kind) for plan in plans] for kind in (Lane, Session))
@@ -164,11 +182,10 @@ def assert_each_ends_where_it_ends_alone(plans, data=None, tolerance=1e-10):
     assert trained == nets
     _, expected = noted(lambda: [net.train() for net in alone])
     assert said == expected
-    for net, own, network, reference in zip(nets, alone, *networks, strict=True):
+    for plan, net, own, network, reference in zip(plans, nets, alone, *networks, strict=True):
         assert_same_outcome(net.outcome_, own.outcome_)
         assert_same_history(net.history, own.history)
-        error = (state_of(network) - state_of(reference)).norm() / state_of(reference).norm()
-        assert float(error) <= tolerance
+        assert_same_state(plan, network, reference)
         with torch.no_grad():
             X, _ = make_rows()
             torch.testing.assert_close(net.module_(X), own.module_(X), rtol=1e-8, atol=1e-8)
@@ -190,13 +207,14 @@ def two_threads():
 @pytest.fixture
 def sizes(monkeypatch):
     """The sizes of the population, epoch by epoch."""
-    seen, train = [], Population.train
+    seen = []
+    for kind in (SideBySide, Stacked):
 
-    def note(population):
-        seen.append(population.network.n_networks)
-        return train(population)
+        def note(population, train=kind.train):
+            seen.append(len(population._lanes))
+            return train(population)
 
-    monkeypatch.setattr(Population, "train", note)
+        monkeypatch.setattr(kind, "train", note)
     return seen
 
 
@@ -359,19 +377,24 @@ def test_one_lane_is_the_ordinary_fit_bit_for_bit():
 
 
 @pytest.mark.parametrize("seeds", [(1, 1, 1), (1, 2, 3)], ids=["shared", "own"])
-def test_an_order_is_given_once_where_all_have_it(seeds, monkeypatch):
-    orders, run_epoch = [], Trainer.run_epoch
+def test_an_order_is_given_once_where_all_have_it(seeds, kind, monkeypatch):
+    given = []
 
-    def note(trainer, X, y, order, *others, **named):
-        orders.append(order)
-        return run_epoch(trainer, X, y, order, *others, **named)
+    def note(trainers, X, y, order, *others, **named):
+        given.append((len(trainers), tuple(order.shape)))
+        return run_epoch_together(trainers, X, y, order, *others, **named)
 
-    monkeypatch.setattr(Trainer, "run_epoch", note)
+    monkeypatch.setattr("skdnn.engine.trainer.run_epoch_together", note)
+    monkeypatch.setattr("skdnn.training.population.run_epoch_together", note)
     train_in_lockstep([make_net(make_plan(seeds=(1, seed, 3)), make_data()) for seed in seeds])
-    assert {order.dim() for order in orders} == {1 if len(set(seeds)) == 1 else 2}
+    is_shared = len(set(seeds)) == 1
+    if kind == "stacked":
+        assert given == [(1, (N_TRAINING,) if is_shared else (3, N_TRAINING))] * 6
+    else:
+        assert given == ([(3, (N_TRAINING,))] * 6 if is_shared else [(1, (N_TRAINING,))] * 18)
 
 
-def test_validation_rows_are_predicted_once_an_epoch(monkeypatch):
+def test_validation_rows_are_predicted_once_an_epoch(kind, monkeypatch):
     calls, predict = [], Network.predict
 
     def note(network, X, rows=None):
@@ -380,7 +403,7 @@ def test_validation_rows_are_predicted_once_an_epoch(monkeypatch):
 
     monkeypatch.setattr(Network, "predict", note)
     train_in_lockstep([make_net(make_plan(max_iter=n), make_data()) for n in (2, 2, 4)])
-    assert calls == [3, 3, 1, 1]
+    assert calls == ([3, 3, 1, 1] if kind == "stacked" else [1] * (3 + 3 + 1 + 1))
 
 
 def test_scores_get_the_network_that_made_the_outputs():
@@ -433,7 +456,7 @@ def test_one_that_raises_leaves_the_others_as_they_are_alone(epoch):
         alone = make_net(plans[k], make_data(), Session)
         network = alone.session.network
         alone.train()
-        torch.testing.assert_close(networks[k].parameters.data, network.parameters.data, rtol=1e-10, atol=1e-10)
+        assert_same_state(plans[k], networks[k], network)
         assert_same_history(nets[k].history, alone.history)
 
 
@@ -475,15 +498,16 @@ def test_an_interrupt_in_a_net_is_raised_on_and_closes_all(k):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError()], ids=lambda error: type(error).__name__)
 def test_an_error_in_an_epoch_is_raised_on_and_closes_all(error, monkeypatch):
-    calls, run_epoch = [], Trainer.run_epoch
+    calls = []
 
-    def fail(trainer, *given, **named):
+    def fail(*given, **named):
         calls.append(1)
         if len(calls) == 3:
             raise error
-        return run_epoch(trainer, *given, **named)
+        return run_epoch_together(*given, **named)
 
-    monkeypatch.setattr(Trainer, "run_epoch", fail)
+    monkeypatch.setattr("skdnn.engine.trainer.run_epoch_together", fail)
+    monkeypatch.setattr("skdnn.training.population.run_epoch_together", fail)
     nets = [make_net(make_plan(learning_rate_init=rate), make_data()) for rate in (0.1, 0.2, 0.5)]
     networks = [net.session.network for net in nets]
     initial = [network.parameters.data.clone() for network in networks]
@@ -517,6 +541,44 @@ def test_two_runs_are_the_same_bit_for_bit():
         return torch.cat([network.parameters.data for network in networks])
 
     assert torch.equal(run(), run())
+
+
+def test_networks_are_stacked_where_their_steps_are_no_programs(kind):
+    def kind_of(*plans):
+        return type(make_population([Lane(plan, make_data()) for plan in plans]))
+
+    assert kind_of(PLAN, PLAN) is (Stacked if kind == "stacked" else SideBySide)
+    assert kind_of(*[make_plan({"activation": CallableActivation(torch.sin)})] * 2) is Stacked
+
+
+def test_steps_side_by_side_are_programs(kind, monkeypatch):
+    made = []
+    monkeypatch.setattr("skdnn.engine.trainer.compile_steps", lambda *args: made.append(compile_steps(*args)) or made[-1])
+    for n_epochs in (2, 3):  # they begin with the third epoch
+        assert not made
+        train_in_lockstep([make_net(make_plan(layers, max_iter=n_epochs), make_data()) for layers in TECHNIQUES])
+    assert len(made) == (0 if kind == "stacked" else len(TECHNIQUES))
+    assert None not in made
+
+
+def test_networks_side_by_side_share_their_chunks(kind):
+    lanes = [Lane(make_plan(learning_rate_init=rate), make_data()) for rate in (0.1, 0.2)]
+    make_population(lanes)
+    assert (lanes[0].trainer.chunks is lanes[1].trainer.chunks) == (kind != "stacked")
+
+
+def test_users_functions_keep_networks_from_those_whose_steps_are_programs(kind):
+    users = make_plan({"activation": CallableActivation(torch.sin)})
+    assert can_share(users, users)
+    assert can_share(users, PLAN) == (kind == "stacked")
+
+
+def test_users_functions_are_stacked_and_end_where_each_ends_alone():
+    plans = [
+        make_plan({**layers, "activation": CallableActivation(function)})
+        for layers, function in zip(TECHNIQUES, (torch.sin, torch.tanh, torch.sin, torch.cos), strict=True)
+    ]
+    assert_each_ends_where_it_ends_alone(plans)
 
 
 def test_lanes_share_data_and_keep_their_twins():

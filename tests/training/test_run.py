@@ -70,13 +70,13 @@ def make_net(session, *callbacks):
 
 def spy_on_rates(session):
     """Notes the rates that reach the engine's trainer."""
-    seen, run_epoch = [], session._trainer.run_epoch
+    seen, run_epoch = [], session.trainer.run_epoch
 
     def run(X, y, order, rates, *others, **named):
         seen.append(list(rates))
         return run_epoch(X, y, order, rates, *others, **named)
 
-    session._trainer.run_epoch = run
+    session.trainer.run_epoch = run
     return seen
 
 
@@ -385,8 +385,8 @@ def test_callbacks_get_the_batches_where_they_listen():
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_rows_are_shuffled_on_demand_and_never_those_of_validation(shuffle):
     session = make_session(shuffle=shuffle)
-    orders, run_epoch = [], session._trainer.run_epoch
-    session._trainer.run_epoch = lambda X, y, order, *others, **named: (
+    orders, run_epoch = [], session.trainer.run_epoch
+    session.trainer.run_epoch = lambda X, y, order, *others, **named: (
         orders.append(order),
         run_epoch(X, y, order, *others, **named),
     )[1]
