@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from joblib.parallel import BACKENDS, get_active_backend
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 
 from skdnn.model_selection import VectorizedGridSearchCV, VectorizedRandomizedSearchCV, _candidates
@@ -83,7 +84,10 @@ def compare(estimator, grid, X, y, fit_params=None, *, tolerance=1e-9, **setting
     for result in (theirs, ours):
         if isinstance(result, Exception):
             raise result
-    assert said == expected
+    if not isinstance(get_active_backend()[0], BACKENDS["threading"]):
+        assert said == expected
+    # In threads it is a matter of chance which of them catches a warning, in scikit-learn's search as in ours: what
+    # `warnings.catch_warnings` changes is the process'.
     assert_same_search(ours, theirs, X, tolerance)
     return ours, theirs, counts
 
