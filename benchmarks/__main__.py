@@ -1,7 +1,7 @@
 """The command: measure everything, or parts of it, and write tables and figures.
 
     python -m benchmarks                 # everything: benchmarks/RESULTS.md and benchmarks/figures/
-    python -m benchmarks --quick         # reduced, in about four minutes: out/bench-quick/
+    python -m benchmarks --quick         # reduced, in about three minutes: out/bench-quick/
     python -m benchmarks --only fits --workloads digits "MNIST b50"      # parts: out/bench/
     python -m benchmarks --only searches # of hyperparameters, candidates in lockstep and one by one: out/bench/
     python -m benchmarks --report out/bench/results.json     # tables and figures of earlier measurements anew
@@ -130,7 +130,7 @@ PARTS = {
 
 def _parse(arguments):
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer workloads, rows and rounds: about four minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer workloads, rows and rounds: about three minutes")
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"some of: {', '.join(PARTS)}")
     parser.add_argument("--workloads", nargs="+", metavar="NAME", help="parts of names of workloads of the fits")
     parser.add_argument("--output", type=Path, help="folder for the report (default: see above)")

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 import skdnn
+from skdnn.engine import instruction_set
 
 _PACKAGES = ("numpy", "scikit-learn", "torch", "skorch", "jax", "keras")
 
@@ -25,6 +26,7 @@ def describe():
         "CPU": _cpu(),
         "cores": str(os.cpu_count()),
         "vector instructions": torch.backends.cpu.get_cpu_capability(),
+        "skdnn's kernels": instruction_set() or "not built",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "load when it began": f"{os.getloadavg()[0]:.2f}",
         "system": f"{platform.system()} {platform.machine()}",

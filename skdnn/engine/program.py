@@ -35,9 +35,9 @@ _NOWHERE = ((0, 0, 0, 0),) * 10
 _ZEROS = (0,) * 5
 
 
-def is_available():
-    """Whether there are kernels for this processor."""
-    return _native is not None
+def instruction_set():
+    """Return the name of the vector instructions that programs use, or None where there can be no programs."""
+    return None if _native is None else _native.INSTRUCTION_SETS[0][1]
 
 
 def compile_steps(step, n_batches, states=(), coefficients=lambda rate, n: ()):

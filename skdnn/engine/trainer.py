@@ -6,7 +6,7 @@ from functools import cached_property, partial
 import torch
 
 from skdnn.engine.chunks import Chunks
-from skdnn.engine.program import compile_steps, is_available
+from skdnn.engine.program import compile_steps, instruction_set
 
 # Steps on batches of one size are made by a program from the epoch on in which there are this many of them: to make a program
 # takes as long. The number of epochs that are to come must not matter, or a network's bits would depend on it.
@@ -58,7 +58,7 @@ def can_be_compiled(network_plans, update_plans, loss, device):
     device : torch.device
     """
     parts = [*network_plans, *update_plans, loss]
-    if not is_available() or device.type != "cpu" or any(plan.rounds_products for plan in network_plans):
+    if instruction_set() is None or device.type != "cpu" or any(plan.rounds_products for plan in network_plans):
         return False
     return not any(part.calls_users_code for part in parts)
 

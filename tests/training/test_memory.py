@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skdnn import MLPDeepClassifier
-from skdnn.engine.program import is_available
+from skdnn.engine.program import instruction_set
 from skdnn.training import MAX_GROUP, Lane, free_memory, group_size, memory, population
 
 X = np.random.RandomState(0).normal(size=(60, 20))
@@ -26,7 +26,7 @@ def test_groups_have_one_network_at_least_and_not_too_many():
 
 def test_large_networks_are_alone_where_they_would_be_stacked(monkeypatch):
     large = session_of(hidden_layer_sizes=(500, 400), batch_size=30)
-    assert group_size(large, 10**12) == (MAX_GROUP if is_available() else 1)
+    assert group_size(large, 10**12) == (MAX_GROUP if instruction_set() else 1)
     monkeypatch.setattr(population, "can_be_compiled", lambda *given: False)
     assert group_size(large, 10**12) == 1
     assert group_size(session_of(), 10**12) == MAX_GROUP
