@@ -2,8 +2,8 @@
 
 A step is the same kernels over the same memory each time, but for the batch and a few numbers. Where the kernels are small,
 calling them takes longer than running them. `compile_steps` writes down the kernels of two steps, compares them, and turns them
-into a program for `skdnn.engine._native`, which has a kernel of its own for each of torch's that occur. They round otherwise
-than torch's, so that a network is trained by the one or by the other from its first step to its last.
+into a program for `skdnn.engine._native`, which has a kernel of its own for each of torch's that occur. They round otherwise:
+which of them makes a step must follow from what is trained and how far it has come, and from nothing else.
 
 torch.compile was tried in its place: it takes seconds for each new shape. TorchScript's interpreter, which calls torch's own
 kernels, takes three times as long on small networks.
@@ -26,7 +26,6 @@ except ImportError:  # built without a C compiler
 
 # What the numbers of the two steps that are compared are made of: values that no technique has among its own.
 _PROBES = ((0.0061803398875, 11), (0.0057721566490, 12))
-
 
 # An operation, as in native/program.h: code, chain, rows, cols, depth; of ten operands data, step, row, col; five numbers, and
 # what they are of the step's.

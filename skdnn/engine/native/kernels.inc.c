@@ -1,5 +1,5 @@
-/* The kernels for one type of numbers and one set of vector instructions, and the loop over steps. module.c includes this file
- * once for each pair, with these macros defined:
+/* The kernels for one type of numbers and one set of vector instructions, and the loop over steps. both_types.inc.c
+ * includes this file once for each pair, with these macros defined:
  *     real, IS_DOUBLE    the type
  *     NAME(x)            the pair's name for x
  *     TARGET             the attribute that permits the instructions

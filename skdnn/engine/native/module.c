@@ -36,39 +36,13 @@ typedef int64_t indices_double __attribute__((vector_size(32)));
 #define TARGET __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")))
 #define VECTOR_BYTES 64
 #define TILE_ROWS 8
-#define real float
-#define IS_DOUBLE 0
-#include "kernels.inc.c"
-#undef real
-#undef IS_DOUBLE
-#define real double
-#define IS_DOUBLE 1
-#include "kernels.inc.c"
-#undef real
-#undef IS_DOUBLE
-#undef SET
-#undef TARGET
-#undef VECTOR_BYTES
-#undef TILE_ROWS
+#include "both_types.inc.c"
 
 #define SET avx2
 #define TARGET __attribute__((target("avx2,fma")))
 #define VECTOR_BYTES 32
 #define TILE_ROWS 4
-#define real float
-#define IS_DOUBLE 0
-#include "kernels.inc.c"
-#undef real
-#undef IS_DOUBLE
-#define real double
-#define IS_DOUBLE 1
-#include "kernels.inc.c"
-#undef real
-#undef IS_DOUBLE
-#undef SET
-#undef TARGET
-#undef VECTOR_BYTES
-#undef TILE_ROWS
+#include "both_types.inc.c"
 
 #endif
 
@@ -81,16 +55,7 @@ typedef int64_t indices_double __attribute__((vector_size(32)));
 #else
 #define TILE_ROWS 4
 #endif
-#define real float
-#define IS_DOUBLE 0
-#include "kernels.inc.c"
-#undef real
-#undef IS_DOUBLE
-#define real double
-#define IS_DOUBLE 1
-#include "kernels.inc.c"
-#undef real
-#undef IS_DOUBLE
+#include "both_types.inc.c"
 
 static struct {
     const char *name;
