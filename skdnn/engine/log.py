@@ -14,11 +14,12 @@ class NotRepeatableError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Schema:
-    """What is known of a kernel without a call: name, names of parameters and defaults of those that have one."""
+    """What is known of a kernel without a call: names, and defaults of those parameters that have one."""
 
     name: str
     is_in_place: bool
     parameters: tuple
+    outputs: tuple
     defaults: dict
 
 
@@ -31,6 +32,7 @@ def schema_of(func):
         name=name[:-1] if is_in_place and not name.startswith("_") else name,
         is_in_place=is_in_place,
         parameters=tuple(parameter.name for parameter in parameters),
+        outputs=tuple(parameter.name for parameter in parameters if parameter.is_out),
         defaults={parameter.name: parameter.default_value for parameter in parameters if parameter.has_default_value()},
     )
 
@@ -62,7 +64,9 @@ class Call(NamedTuple):
 
 
 def write_down(step):
-    """Run a step and return its calls, a list of `Call`.
+    """Return the calls of a step, a list of `Call`, without changing a tensor that there is.
+
+    What writes into tensors that it is given is not called, so that what other kernels make of them means nothing.
 
     Parameters
     ----------
@@ -84,7 +88,13 @@ class _Log(TorchDispatchMode):
         return False  # to skip it, torch would import it, for two seconds
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
+        kwargs, schema = kwargs or {}, schema_of(func)
+        if schema.is_in_place:
+            result = args[0] if func._schema.returns else None
+        elif schema.outputs:
+            outputs = tuple(kwargs[name] for name in schema.outputs)
+            result = outputs if len(outputs) > 1 else outputs[0]
+        else:
+            result = func(*args, **kwargs)
         self.calls.append(Call(func, args, kwargs, result))
         return result

@@ -39,17 +39,15 @@ def instruction_set():
     return None if _native is None else _native.INSTRUCTION_SETS[0][1]
 
 
-def compile_steps(step, n_batches, states=(), coefficients=lambda rate, n: ()):
+def compile_steps(step, n_batches, coefficients=lambda rate, n: ()):
     """Return one call for the steps of several batches, or None where they must be made one by one.
 
     Parameters
     ----------
     step : callable
-        ``step(i, numbers)`` makes the step of batch `i` with a tuple of numbers.
+        ``step(i, numbers)`` makes the step of batch `i` with a tuple of numbers. It is only written down, and changes nothing.
     n_batches : int
         Batches there are buffers for.
-    states : sequence of dict of Tensor, default=()
-        What steps change and later steps depend on, by name; it is what it was before when this returns.
     coefficients : callable, default=None
         From a learning rate and the number of an update, from 1, to the step's numbers; none by default.
 
@@ -61,16 +59,12 @@ def compile_steps(step, n_batches, states=(), coefficients=lambda rate, n: ()):
     if _native is None:
         return None
     batches = (0, min(1, n_batches - 1))
-    saved = [(tensor, tensor.clone()) for state in states for tensor in state.values()]
     numbers = [coefficients(*probe) for probe in _PROBES]
     try:
         logs = [write_down(lambda i=i, given=given: step(i, given)) for i, given in zip(batches, numbers, strict=True)]
         return Program(logs, numbers).run
     except NotRepeatableError:
         return None
-    finally:
-        for tensor, values in saved:
-            tensor.copy_(values)
 
 
 class Program:

@@ -318,9 +318,7 @@ class _Steps:
         self._chunk.note_loss(i)
 
     def _compile(self, step, *coefficients):
-        network, update = self._network, self._update
         for i in range(min(2, self._chunk.n_batches)):
             self._calls_of(i)  # recording makes tensors, which is not part of a step
         self._chunk.note_loss(0)
-        states = [{"parameters": network.parameters.data, "statistics": network.statistics.data}, *update.states]
-        return compile_steps(step, self._chunk.n_batches, states, *coefficients)
+        return compile_steps(step, self._chunk.n_batches, *coefficients)

@@ -74,11 +74,6 @@ class Update:
         for call in self._after:
             call()
 
-    @property
-    def states(self):
-        """What updates change beside the parameters and later ones depend on: tensors by name, a dict for each rule."""
-        return [rule.state for rule in self._rules]
-
     def _adapt_to(self, learning_rate):
         """Give networks of different rates rules of their own, with states of their own."""
         if isinstance(learning_rate, tuple) and learning_rate is not self._rates:

@@ -26,6 +26,8 @@ class TrainingNet(LiveNet, TrainingRun):
         Of `skorch.NeuralNet`.
     """
 
+    _changes_weights = True
+
     def __init__(self, module, loss, *, session=None, **kwargs):
         # Callbacks that print are asked to: the estimator's `verbose` speaks of what skdnn itself shows.
         super().__init__(

@@ -78,8 +78,9 @@ class TrainingRun:
             try:
                 self._begin(stack)
                 self.notify("on_train_begin", X=data.X, y=data.y)
-                # A callback may have loaded what an earlier fit had saved.
-                self._best, n_epochs_before = session.snapshot(), len(self.history)
+                n_epochs_before = len(self.history)
+                if self._changes_weights:  # to what an earlier fit had saved
+                    self._best = session.snapshot()
                 yield from self._run_epochs(n_epochs or plan.max_iter)
             except KeyboardInterrupt as error:
                 self._reason, interrupt = "interrupted", error
@@ -142,7 +143,7 @@ class TrainingRun:
     def snapshot_to_keep(self):
         """Return the parameters and statistics that the fit would end with, were the last epoch its last."""
         is_best_kept = self.session.data.is_validated or self._reason == "diverged"
-        return self._best if is_best_kept else self.session.snapshot()
+        return self.session.snapshot() if self._best is None or not is_best_kept else self._best
 
     def as_if_over(self):
         """Return a run that has ended with the last epoch, as a fit with so many epochs would; this one can go on.
@@ -176,7 +177,8 @@ class TrainingRun:
                 self._validate_epoch()
             self.n_epochs_ = epoch + 1
             if self._reason != "diverged" and self._monitor.record(self._monitored(), epoch + 1):
-                self._best = session.snapshot()
+                is_last = epoch + 1 == n_epochs and not self._changes_weights
+                self._best = None if is_last else session.snapshot()  # None for the network as it will then be
             self._end_epoch(datasets)
             if self._reason in ("diverged", "stopped"):
                 break
@@ -261,6 +263,9 @@ class TrainingRun:
                 "n_iter_no_change=max_iter to train for a fixed number of epochs.",
                 ConvergenceWarning,
             )
+
+    _changes_weights = False
+    """Whether somebody who is told of training may put other weights into the network."""
 
     def notify(self, method_name, **cb_kwargs):
         """Tell whoever listens. Nobody does, but an epoch has its row in the history."""

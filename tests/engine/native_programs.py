@@ -17,7 +17,7 @@ both_dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], i
 def programs_of(step, numbers=((), ())):
     """The programs of a step for each set of instructions.
 
-    `step` takes the index of a batch and a tuple of numbers. It has been made for two batches when this returns.
+    `step` takes the index of a batch and a tuple of numbers.
     """
     with torch.inference_mode():
         logs = [write_down(lambda i=i, own=own: step(i, own)) for i, own in enumerate(numbers)]

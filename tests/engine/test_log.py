@@ -9,10 +9,13 @@ def calls_of(step):
         return write_down(step)
 
 
-def test_a_step_runs_while_it_is_written_down():
-    total = torch.zeros(3)
-    calls = calls_of(lambda: total.add_(1.0).mul_(3.0))
-    assert torch.equal(total, torch.full((3,), 3.0))
+def test_a_step_changes_nothing_while_it_is_written_down():
+    total, out = torch.ones(3), torch.zeros(3)
+    calls = calls_of(lambda: torch.sqrt(total.add_(1.0).mul_(3.0), out=out))
+    assert torch.equal(total, torch.ones(3))
+    assert torch.equal(out, torch.zeros(3))
+    assert calls[-1].result is out
+    calls = calls[:-1]
     assert [call.name for call in calls] == ["add", "mul"]
     assert [call.func for call in calls] == [torch.ops.aten.add_.Tensor, torch.ops.aten.mul_.Tensor]
 

@@ -21,7 +21,7 @@ def rate_and_number(rate, n):
 def compile_addition(step, total, n_batches=4):
     before = total.clone()
     with torch.inference_mode():
-        run = compile_steps(step, n_batches, [{"total": total}], rate_and_number)
+        run = compile_steps(step, n_batches, rate_and_number)
     assert torch.equal(total, before)
     return run
 
@@ -176,7 +176,7 @@ def test_an_error_in_a_step_is_raised_and_leaves_nothing_behind(fails_in):
             raise RuntimeError("no step")
 
     with torch.inference_mode(), pytest.raises(RuntimeError, match="no step"):
-        compile_steps(step, 4, [{"total": total}], rate_and_number)
+        compile_steps(step, 4, rate_and_number)
     assert torch.equal(total, torch.ones(3))
 
 

@@ -207,7 +207,8 @@ def test_a_program_does_what_torch_does(name, dtype):
     for call in CALLS[name]:
         expected, own = Operands(dtype), Operands(dtype)
         with torch.inference_mode():
-            assert name in [one.name for one in write_down(lambda call=call, o=expected: call(o))]
+            assert name in [one.name for one in write_down(lambda call=call, o=own: call(o))]
+            call(expected)
         kept = [tensor.clone() for tensor in own.tensors()]
         for made in programs_of(lambda i, _, call=call, o=own: call(o)):
             for tensor, values in zip(own.tensors(), kept, strict=True):
@@ -308,7 +309,7 @@ def train(plan, update_plan, loss, y, first_compiled_step, patch, dtype, *, n_ep
     losses = [own.run_epoch(X, y, order, RATES[: own.n_updates(N_ROWS)], watcher=watcher, **weights) for order in orders]
     assert update.n_updates == n_epochs * own.n_updates(N_ROWS)
     # What is used within a step only, and the step's number, which programs have as a number, are no state.
-    state = [tensor for rule in update.states for name, tensor in rule.items() if name not in ("scratch", "step")]
+    state = [tensor for rule in update._rules for name, tensor in rule.state.items() if name not in ("scratch", "step")]
     return [*losses, network.parameters.data, network.statistics.data, *state]
 
 

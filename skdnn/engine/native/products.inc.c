@@ -11,6 +11,10 @@
 /* Rows up to which a panel is read where it lies, if it can be: it is read too seldom to be worth a copy that lies closer. */
 #define MAX_ROWS_UNPACKED 128
 
+/* Bytes from number to number along the depth, and panels, from which the other factor is packed, too. */
+#define MIN_STRIDE_PACKED 1024
+#define MIN_PANELS_PACKED 4
+
 /* Write the transpose of 4 x 4 numbers. */
 INLINE TARGET void
 NAME(transpose)(const real *in, int64_t in_row, real *out, int64_t out_row)
@@ -106,7 +110,7 @@ NAME(tile)(const int n_rows, const int n_vectors, int64_t depth, const real *a, 
             TILE(n_rows, 2);                                                                                                   \
         else                                                                                                                   \
             TILE(n_rows, TILE_VECTORS);                                                                                        \
-        a += n_rows * a_row;                                                                                                   \
+        a += n_rows == TILE_ROWS ? a_block : n_rows * a_row;                                                                   \
         c += is_transposed ? n_rows : n_rows * c_row;                                                                          \
         row_bias = row_bias ? row_bias + n_rows : NULL;                                                                        \
         rows -= n_rows;                                                                                                        \
@@ -115,7 +119,7 @@ NAME(tile)(const int n_rows, const int n_vectors, int64_t depth, const real *a, 
 /* All rows of a panel. */
 INLINE TARGET void
 NAME(multiply_rows)(int64_t rows, int64_t n_vectors, int64_t depth, const real *a, int64_t a_row, int64_t a_depth,
-                    const real *b, int64_t b_row, real *c, int64_t c_row, int64_t n_cols, const real *row_bias,
+                    int64_t a_block, const real *b, int64_t b_row, real *c, int64_t c_row, int64_t n_cols, const real *row_bias,
                     const real *col_bias, const int is_transposed)
 {
     while (rows >= TILE_ROWS)
@@ -136,16 +140,16 @@ NAME(multiply_rows)(int64_t rows, int64_t n_vectors, int64_t depth, const real *
 /* Apart for results that are written as they are, and transposed: one function for both would keep fewer sums in registers. */
 static TARGET void
 NAME(multiply_panel)(int64_t rows, int64_t n_vectors, int64_t depth, const real *a, int64_t a_row, int64_t a_depth,
-                     const real *b, int64_t b_row, real *c, int64_t c_row, int64_t n_cols, const real *col_bias)
+                     int64_t a_block, const real *b, int64_t b_row, real *c, int64_t c_row, int64_t n_cols, const real *col_bias)
 {
-    NAME(multiply_rows)(rows, n_vectors, depth, a, a_row, a_depth, b, b_row, c, c_row, n_cols, NULL, col_bias, 0);
+    NAME(multiply_rows)(rows, n_vectors, depth, a, a_row, a_depth, a_block, b, b_row, c, c_row, n_cols, NULL, col_bias, 0);
 }
 
 static TARGET void
 NAME(multiply_panel_transposed)(int64_t rows, int64_t n_vectors, int64_t depth, const real *a, int64_t a_row, int64_t a_depth,
-                                const real *b, int64_t b_row, real *c, int64_t c_row, int64_t n_cols, const real *row_bias)
+                                int64_t a_block, const real *b, int64_t b_row, real *c, int64_t c_row, int64_t n_cols, const real *row_bias)
 {
-    NAME(multiply_rows)(rows, n_vectors, depth, a, a_row, a_depth, b, b_row, c, c_row, n_cols, row_bias, NULL, 1);
+    NAME(multiply_rows)(rows, n_vectors, depth, a, a_row, a_depth, a_block, b, b_row, c, c_row, n_cols, row_bias, NULL, 1);
 }
 
 /* Pack `cols` columns, padded with zeros to whole vectors. */
@@ -229,11 +233,33 @@ NAME(is_transposed)(const operation *op)
     return NAME(cost)(op->cols, op->depth, op->rows, op->x[2].row) < NAME(cost)(op->rows, op->depth, op->cols, op->x[1].col);
 }
 
-/* Numbers of scratch that a product needs: a panel, and its bias. */
+/* Whether the factor that is read where it lies is worth a copy along the depth: it is far from lying so, and read often. */
+static int
+NAME(packs_both)(const operation *op)
+{
+    const int is_transposed = NAME(is_transposed)(op);
+    const int64_t a_depth = is_transposed ? op->x[2].row : op->x[1].col, cols = is_transposed ? op->rows : op->cols;
+    return a_depth * (int64_t)sizeof(real) >= MIN_STRIDE_PACKED && cols >= MIN_PANELS_PACKED * PANEL;
+}
+
+/* Numbers of scratch that a product needs: a panel and its bias, and the other factor where that is packed, too. */
 static int64_t
 NAME(product_scratch)(const operation *op)
 {
-    return (op->depth + 1) * PANEL;
+    const int64_t rows = NAME(is_transposed)(op) ? op->cols : op->rows;
+    return (op->depth + 1) * PANEL + (NAME(packs_both)(op) ? (rows + TILE_ROWS) * op->depth : 0);
+}
+
+/* Pack the rows of a factor in blocks of a tile's, number by number along the depth. */
+static TARGET void
+NAME(pack_rows)(int64_t rows, int64_t depth, const real *a, int64_t a_row, int64_t a_depth, real *out)
+{
+    for (int64_t i = 0; i < rows; i += TILE_ROWS, out += TILE_ROWS * depth) {
+        const int64_t n_rows = rows - i < TILE_ROWS ? rows - i : TILE_ROWS;
+        for (int64_t p = 0; p < depth; p++)
+            for (int64_t k = 0; k < n_rows; k++)
+                out[p * TILE_ROWS + k] = a[(i + k) * a_row + p * a_depth];
+    }
 }
 
 static TARGET void
@@ -243,13 +269,22 @@ NAME(product)(const operation *op, real *const *x, real *scratch)
     const int is_transposed = NAME(is_transposed)(op);
     const int64_t rows = is_transposed ? op->cols : op->rows, cols = is_transposed ? op->rows : op->cols;
     const real *a = is_transposed ? x[2] : x[1], *b = is_transposed ? x[1] : x[2], *bias = x[3];
-    const int64_t a_row = is_transposed ? right->col : left->row, a_depth = is_transposed ? right->row : left->col;
+    int64_t a_row = is_transposed ? right->col : left->row, a_depth = is_transposed ? right->row : left->col;
     const int64_t b_row = is_transposed ? left->col : right->row, b_col = is_transposed ? left->row : right->col;
     real *padded_bias = scratch + op->depth * PANEL;
     const int64_t rest = is_transposed && a_depth == 1 && b_row == 1 && cols % LANES <= MAX_REST ? cols % LANES : 0;
     if (rest)
         NAME(multiply_rest)(rows, rest, op->depth, a, a_row, b + (cols - rest) * b_col, b_col,
                             x[0] + (cols - rest) * op->x[0].row, op->x[0].row, bias);
+    int64_t a_block = TILE_ROWS * a_row;
+    if (NAME(packs_both)(op)) {
+        real *packed = padded_bias + PANEL;
+        NAME(pack_rows)(rows, op->depth, a, a_row, a_depth, packed);
+        a = packed;
+        a_row = 1;
+        a_depth = TILE_ROWS;
+        a_block = TILE_ROWS * op->depth;
+    }
     for (int64_t start = 0, n_cols; start < cols - rest; start += n_cols) {
         /* Two panels of two vectors rather than one of three and one of one, which reads as many numbers as it multiplies. */
         const int64_t n_left = (cols - rest - start + LANES - 1) / LANES;
@@ -263,7 +298,7 @@ NAME(product)(const operation *op, real *const *x, real *scratch)
             panel_row = n_vectors * LANES;
         }
         if (is_transposed) {
-            NAME(multiply_panel_transposed)(rows, n_vectors, op->depth, a, a_row, a_depth, panel, panel_row,
+            NAME(multiply_panel_transposed)(rows, n_vectors, op->depth, a, a_row, a_depth, a_block, panel, panel_row,
                                             x[0] + start * op->x[0].row, op->x[0].row, n_cols, bias);
             continue;
         }
@@ -271,7 +306,7 @@ NAME(product)(const operation *op, real *const *x, real *scratch)
             memset(padded_bias, 0, PANEL * sizeof(real));
             memcpy(padded_bias, bias + start, n_cols * sizeof(real));
         }
-        NAME(multiply_panel)(rows, n_vectors, op->depth, a, a_row, a_depth, panel, panel_row, x[0] + start, op->x[0].row,
+        NAME(multiply_panel)(rows, n_vectors, op->depth, a, a_row, a_depth, a_block, panel, panel_row, x[0] + start, op->x[0].row,
                              n_cols, bias ? padded_bias : NULL);
     }
 }
@@ -279,3 +314,5 @@ NAME(product)(const operation *op, real *const *x, real *scratch)
 #undef PANEL
 #undef MAX_REST
 #undef MAX_ROWS_UNPACKED
+#undef MIN_STRIDE_PACKED
+#undef MIN_PANELS_PACKED
