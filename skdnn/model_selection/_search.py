@@ -196,7 +196,7 @@ class TrainsTogether:
 
 
 class VectorizedGridSearchCV(TrainsTogether, GridSearchCV):
-    """`GridSearchCV` that trains candidates in lockstep.
+    """`GridSearchCV` that trains candidates together.
 
     Parameters but the last three, attributes and results are those of `sklearn.model_selection.GridSearchCV`. Candidates of an
     estimator of skdnn, alone or as the last step of a pipeline, that have the same layer sizes and batches train together on
@@ -301,7 +301,7 @@ class VectorizedGridSearchCV(TrainsTogether, GridSearchCV):
 
 
 class VectorizedRandomizedSearchCV(TrainsTogether, RandomizedSearchCV):
-    """`RandomizedSearchCV` that trains candidates in lockstep; see `VectorizedGridSearchCV`.
+    """`RandomizedSearchCV` that trains candidates together; see `VectorizedGridSearchCV`.
 
     Parameters but the last three, attributes and results are those of `sklearn.model_selection.RandomizedSearchCV`.
 
