@@ -7,10 +7,11 @@ import torch
 from skdnn.engine.layers import Buffers, Dense
 from skdnn.engine.storage import empty_for_each
 
-# Multiplications of a product, and rows of a batch, from which it pays to round its factors. How many times as fast whole steps
-# are then, on one thread of a CPU with AMX: 0.88 at 4 million (64x256x256), 0.98 at 7, 1.04 at 8, 1.2 at 13 (200x256x256). With
-# few rows, rounding the kernel and its gradient takes what the products save: 0.92 at 40x512x512, 1.1 at 64x512x512.
-_PRODUCTS_THAT_PAY = 8_000_000
+# Multiplications of a product, and rows of a batch, from which it pays to round its factors: steps with such products are not
+# programs. How many times as fast fits are then, on one thread of a CPU with AMX: 0.86 at 10 million (64x400x400), 0.98 at 13
+# (200x256x256), 1.02 and 1.16 at 17 (64x512x512, 256x256x256), 1.4 at 32 (200x400x400), 1.9 at 67 (256x512x512). With few rows,
+# rounding the kernel and its gradient takes what the products save.
+_PRODUCTS_THAT_PAY = 16_000_000
 _ROWS_THAT_PAY = 64
 
 

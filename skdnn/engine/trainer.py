@@ -58,9 +58,7 @@ def can_be_compiled(network_plans, update_plans, loss, device):
     device : torch.device
     """
     parts = [*network_plans, *update_plans, loss]
-    if instruction_set() is None or device.type != "cpu" or any(plan.rounds_products for plan in network_plans):
-        return False
-    return not any(part.calls_users_code for part in parts)
+    return instruction_set() is not None and device.type == "cpu" and not any(part.calls_users_code for part in parts)
 
 
 def run_epoch_together(trainers, X, y, order, rates, weights=None, watcher=None, *, sample_weight=None, twins=None):

@@ -7,14 +7,15 @@ import pytest
 import torch
 from engine_plans import make_data, make_network, make_orders, plan_network, train
 from layer_step import run_calls
+from native_programs import needs_kernels
 
 from skdnn.components import SGD, Adam, BatchNorm, ReLU
-from skdnn.components.losses import CategoricalCrossentropy
-from skdnn.engine import Network, UpdatePlan, can_be_compiled, rounded
+from skdnn.engine import Network, UpdatePlan, rounded, trainer
 from skdnn.engine.layers import Dense
+from skdnn.engine.program import compile_steps
 from skdnn.engine.rounded import RoundedDense
 
-N_ROWS, N_IN, N_OUT = 64, 400, 320
+N_ROWS, N_IN, N_OUT = 64, 640, 400
 HALF_UNIT = 2.0**-8  # the most that rounding to bfloat16 changes, relative
 
 networks = pytest.mark.parametrize("n_networks", [1, 3])
@@ -142,9 +143,17 @@ def test_networks_of_other_products_are_not_put_together():
         Network([plan, replace(plan, rounds_products=True)], torch.float32, torch.device("cpu"))
 
 
-def test_steps_of_rounded_products_are_torchs():
-    updates, loss, cpu = [UpdatePlan(SGD())], CategoricalCrossentropy(), torch.device("cpu")
-    assert not can_be_compiled([replace(plan_network(), rounds_products=True)], updates, loss, cpu)
+@needs_kernels
+@pytest.mark.parametrize("is_large", [False, True], ids=["small", "large"])
+def test_only_steps_of_products_that_are_rounded_are_torchs(is_large, request, monkeypatch):
+    if is_large:
+        request.getfixturevalue("rounds_all")
+    made = []
+    monkeypatch.setattr(trainer, "compile_steps", lambda *args: made.append(compile_steps(*args)) or made[-1])
+    monkeypatch.setattr(trainer.torch, "get_num_threads", lambda: 1)
+    X, y = make_data(dtype=torch.float32)
+    train(make_rounded(), X, y, make_orders(2, n_rows=40), [0.1])
+    assert [run is None for run in made] == [is_large]
 
 
 @pytest.mark.usefixtures("rounds_all")
