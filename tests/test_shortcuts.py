@@ -99,7 +99,7 @@ def assert_same_check(X, *y, learned=None, dtypes=FLOATS):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of np.matrix, one of the rows
 @pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
 @pytest.mark.parametrize("dtypes", [FLOATS, FLOATS[1:]], ids=["floats", "float32"])
 def test_rows(rows, dtypes):

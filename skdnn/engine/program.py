@@ -30,10 +30,13 @@ _PROBES = ((0.0061803398875, 11), (0.0057721566490, 12))
 # An operation, as in native/program.h: code, chain, rows, cols, depth; of ten operands data, step, row, col; five numbers, and
 # what they are of the step's.
 _LAYOUT = struct.Struct("=5q40q5d5q")
-if _native is not None and _native.OPERATION_SIZE != _LAYOUT.size:
+if _native is not None and _LAYOUT.size != _native.OPERATION_SIZE:
     raise ImportError("skdnn.engine._native was built from other sources than these; install skdnn anew.")
 _NOWHERE = ((0, 0, 0, 0),) * 10
 _ZEROS = (0,) * 5
+
+if _native is not None and _LAYOUT.size != _native.OPERATION_SIZE:
+    raise ImportError("skdnn.engine._native was built from other sources than these; install skdnn anew.")
 
 
 def instruction_set():
