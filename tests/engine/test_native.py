@@ -35,6 +35,16 @@ PRODUCTS = [
     (48, 129, 7),
     (64, 300, 33),
     (5, 6, 999),
+    # For tiles: whole ones and parts of them, one factor or the other the larger, in several stretches, rows and depth.
+    (64, 128, 96),
+    (33, 500, 35),
+    (500, 33, 35),
+    (32, 130, 161),
+    (130, 32, 161),
+    (50, 300, 784),
+    (96, 97, 1030),
+    (320, 352, 512),
+    (289, 301, 515),
 ]
 
 # What an affine layer multiplies, of shapes (rows, depth) and (depth, cols): the operands' shapes as they lie in memory, the
@@ -62,7 +72,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_products_of_every_size(layout, dtype):
     shapes_of, call, factors_of = LAYOUTS[layout]
-    numbers, starts = draw(64_000, dtype=dtype), itertools.cycle(range(0, 10_000, 7))
+    numbers, starts = draw(250_000, dtype=dtype), itertools.cycle(range(0, 10_000, 7))
     cases = []
     for sizes in PRODUCTS:
         operands = []
@@ -103,15 +113,33 @@ def test_products_are_the_same_bit_for_bit_wherever_their_rows_are(dtype):
         assert torch.equal(tight, loose)
 
 
-@both_dtypes
-def test_nan_and_inf_go_where_they_go_in_a_product(dtype):
-    x, kernel = draw(18, 17, dtype=dtype), draw(35, 17, dtype=dtype, seed=1)
-    x[3, 5], x[7, 0], kernel[20, 16] = torch.nan, torch.inf, torch.nan
-    out = torch.empty(18, 35, dtype=dtype)
+@pytest.mark.parametrize("spread", [0, 30], ids=["alike", "of_all_sizes"])
+def test_a_product_in_float32_is_as_exact_as_torchs(spread):
+    x, kernel = draw(70, 300, dtype=torch.float32), draw(90, 300, dtype=torch.float32, seed=1)
+    x *= torch.exp2(spread * draw(70, 1, dtype=torch.float32, seed=2).clamp(-2, 2))
+    kernel *= torch.exp2(spread * draw(300, dtype=torch.float32, seed=3).clamp(-2, 2))
+    exact, size = x.double() @ kernel.double().mT, x.abs().double() @ kernel.abs().double().mT
+
+    def error(product):
+        return float(((product - exact) / size).square().mean().sqrt())
+
+    out = torch.empty(70, 90)
     for own in programs_of(lambda i, _: torch.mm(x, kernel.mT, out=out)):
         own.run([()])
-        assert torch.equal(out.isnan(), (x @ kernel.mT).isnan())
-        assert torch.equal(out.isinf(), (x @ kernel.mT).isinf())
+        assert error(out) <= 1.5 * error(x @ kernel.mT)
+
+
+@both_dtypes
+@pytest.mark.parametrize("sizes", [(18, 35, 17), (50, 300, 784)], ids=["small", "large"])
+def test_nan_and_inf_go_where_they_go_in_a_product(sizes, dtype):
+    rows, cols, depth = sizes
+    x, kernel = draw(rows, depth, dtype=dtype), draw(cols, depth, dtype=dtype, seed=1)
+    x[3, 5], x[7, 0], kernel[20, 16] = torch.nan, torch.inf, torch.nan
+    out = torch.empty(rows, cols, dtype=dtype)
+    for own in programs_of(lambda i, _: torch.mm(x, kernel.mT, out=out)):
+        own.run([()])
+        assert torch.equal(out.isfinite(), (x @ kernel.mT).isfinite())
+        assert out[3].isnan().all() and out[:, 20].isnan().all()
 
 
 @both_dtypes

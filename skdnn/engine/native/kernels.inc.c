@@ -390,10 +390,17 @@ NAME(run)(const operation *operations, int64_t n_operations, const double *numbe
     real *scratch = NULL;
     if (posix_memalign((void **)&scratch, 64, size * sizeof(real)))
         return -1;
+#if USES_TILES
+    tile_configuration others;
+    configure_tiles(&others);
+#endif
     for (int64_t step = 0; step < n_steps; step++)
         for (int64_t i = 0; i < n_operations; i += operations[i].chain)
             (operations[i].code < N_ELEMENTWISE ? NAME(run_chain) : NAME(run_other))(
                 operations + i, first + step, numbers + step * n_numbers, scratch);
+#if USES_TILES
+    restore_tiles(&others);
+#endif
     free(scratch);
     return 0;
 }

@@ -12,6 +12,18 @@
 #include "functions.h"
 #include "program.h"
 
+/* Intel's AMX: compilers since 2021 know it, and Linux grants it on request. */
+#if defined(__x86_64__) && defined(__linux__)
+#if defined(__clang__)
+#define HAS_TILES (__clang_major__ >= 12)
+#else
+#define HAS_TILES (__GNUC__ >= 11)
+#endif
+#endif
+#if HAS_TILES
+#include "tiles.h"
+#endif
+
 /* Iterations of a loop that may write where it reads, but never where another iteration reads. */
 #if defined(__clang__)
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
@@ -29,6 +41,26 @@ typedef int64_t indices_double __attribute__((vector_size(32)));
 #define JOIN_(x, type, set) x##_##type##_##set
 #define JOIN(x, type, set) JOIN_(x, type, set)
 #define NAME(x) JOIN(x, real, SET)
+
+#if HAS_TILES
+#define SET amx
+#define TARGET TILES
+#define VECTOR_BYTES 64
+#define TILE_ROWS 8
+#define USES_TILES 1
+#define real float
+#define IS_DOUBLE 0
+#include "kernels.inc.c"
+#undef SET
+#undef TARGET
+#undef VECTOR_BYTES
+#undef TILE_ROWS
+#undef USES_TILES
+#undef real
+#undef IS_DOUBLE
+#endif
+
+#define USES_TILES 0
 
 #if defined(__x86_64__)
 
@@ -62,6 +94,9 @@ static struct {
     runner *run_float, *run_double;
     int is_available;
 } sets[] = {
+#if HAS_TILES
+    {"amx", run_float_amx, run_double_avx512, 0},
+#endif
 #if defined(__x86_64__)
     {"avx512", run_float_avx512, run_double_avx512, 0},
     {"avx2", run_float_avx2, run_double_avx2, 0},
@@ -147,9 +182,14 @@ PyInit__native(void)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    sets[0].is_available = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+    const int has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const int has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
-    sets[1].is_available = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    sets[N_SETS - 2].is_available = has_avx2;
+    sets[N_SETS - 3].is_available = has_avx512;
+#if HAS_TILES
+    sets[0].is_available = has_avx512 && tiles_are_available();
+#endif
 #endif
     PyObject *module = PyModule_Create(&definition);
     if (!module)

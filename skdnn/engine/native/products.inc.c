@@ -246,6 +246,10 @@ NAME(packs_both)(const operation *op)
 static int64_t
 NAME(product_scratch)(const operation *op)
 {
+#if USES_TILES
+    if (tiles_are_faster(op))
+        return tiles_scratch(op);
+#endif
     const int64_t rows = NAME(is_transposed)(op) ? op->cols : op->rows;
     return (op->depth + 1) * PANEL + (NAME(packs_both)(op) ? (rows + TILE_ROWS) * op->depth : 0);
 }
@@ -265,6 +269,12 @@ NAME(pack_rows)(int64_t rows, int64_t depth, const real *a, int64_t a_row, int64
 static TARGET void
 NAME(product)(const operation *op, real *const *x, real *scratch)
 {
+#if USES_TILES
+    if (tiles_are_faster(op)) {
+        tiles_product(op, x, scratch);
+        return;
+    }
+#endif
     const operand *left = &op->x[1], *right = &op->x[2];
     const int is_transposed = NAME(is_transposed)(op);
     const int64_t rows = is_transposed ? op->cols : op->rows, cols = is_transposed ? op->rows : op->cols;

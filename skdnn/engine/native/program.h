@@ -1,6 +1,6 @@
 /* A program: the operations of one training step, over memory that stays where it is.
  *
- * skdnn/engine/native.py writes programs, as arrays of `operation`; module.c hands its layout and codes to Python. */
+ * skdnn/engine/program.py writes programs, as arrays of `operation`; module.c hands its layout and codes to Python. */
 
 #ifndef SKDNN_PROGRAM_H
 #define SKDNN_PROGRAM_H

@@ -1,0 +1,474 @@
+/* float32 products on the matrix tiles of Intel's AMX, which multiply bfloat16 numbers and add them up in float32.
+ *
+ * Each factor is split into three bfloat16 numbers, x = x_1 + x_2 + x_3, that have its 24 bits between them. Of their nine
+ * products those six count that are not below what float32 rounds away:
+ *     x y = x_1 y_1 + (x_1 y_2 + x_2 y_1) + (x_1 y_3 + x_2 y_2 + x_3 y_1)
+ * (Henry, Tang and Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations",
+ * 2019). AMX multiplies sixteen times as many numbers a cycle as AVX-512, so that six products are still the faster way.
+ *
+ * Tiles take parts below 2**-126 for 0, and infinite numbers have no parts: what they are multiplied with becomes NaN. */
+
+#ifndef SKDNN_TILES_H
+#define SKDNN_TILES_H
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "program.h"
+
+#define TILES __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,amx-tile,amx-bf16")))
+
+#define PARTS 3
+#define SIDE 16                          /* rows of a tile; columns, of one number of float32 or a pair of bfloat16 */
+#define TILE_DEPTH (2 * SIDE)            /* numbers that a product of tiles adds up */
+#define TILE_NUMBERS (SIDE * TILE_DEPTH) /* of bfloat16, in a tile */
+#define TILE_PANEL (2 * SIDE)            /* rows or columns of the result that are computed at a time */
+
+/* Numbers along the depth that are multiplied at a time, and numbers of the factor that is packed as a whole: with two panels of
+ * the other one, what stays in the second cache. */
+#define MAX_DEPTH 512
+#define MAX_WHOLE (1 << 17)
+
+/* Numbers along each side, and multiplications, from which tiles are faster than vectors: smaller products fill them badly, and
+ * take as long to split as to multiply. */
+#define MIN_SIDE 32
+#define MIN_MULTIPLICATIONS (1 << 19)
+
+typedef struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t bytes_of_row[16];
+    uint8_t rows[16];
+} tile_configuration;
+
+/* Configure the processor's tiles, and tell how they were before. The compilers' own functions for this do not say what memory
+ * they read and write. */
+static void
+configure_tiles(tile_configuration *before)
+{
+    tile_configuration own = {.palette = 1};
+    for (int i = 0; i < 8; i++) {
+        own.rows[i] = SIDE;
+        own.bytes_of_row[i] = 4 * SIDE;
+    }
+    __asm__ volatile("sttilecfg %0" : "=m"(*before));
+    __asm__ volatile("ldtilecfg %0" : : "m"(own));
+}
+
+static void
+restore_tiles(const tile_configuration *before)
+{
+    __asm__ volatile("ldtilecfg %0" : : "m"(*before));
+}
+
+/* A factor: number (i, p) of what it has along the result and the depth is at data[i * along + p * depth]. */
+typedef struct {
+    const float *data;
+    int64_t along, depth;
+} factor;
+
+/* Whether the processor has tiles, and the system grants this process their use. */
+static TILES int
+tiles_are_available(void)
+{
+    unsigned a, b, c, d;
+    __asm__("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(0));
+    const int has_tiles = d >> 24 & 1, has_bf16 = d >> 22 & 1;
+    return has_tiles && has_bf16 && syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tiles' data */) == 0;
+}
+
+/* Split 2 x 16 numbers into their parts, rounded to nearest, and write each part's in pairs. */
+INLINE TILES void
+split(__m512 first, __m512 second, uint16_t *out)
+{
+    const __m512i half = _mm512_set1_epi32(0x8000), high = _mm512_set1_epi32((int)0xFFFF0000);
+#pragma GCC unroll 3
+    for (int part = 0; part < PARTS; part++) {
+        __m512i a = _mm512_castps_si512(first), b = _mm512_castps_si512(second);
+        if (part < PARTS - 1) { /* the last one has no more than its bits */
+            a = _mm512_and_si512(_mm512_add_epi32(a, half), high);
+            b = _mm512_and_si512(_mm512_add_epi32(b, half), high);
+            first = _mm512_sub_ps(first, _mm512_castsi512_ps(a));
+            second = _mm512_sub_ps(second, _mm512_castsi512_ps(b));
+        }
+        _mm512_store_si512(out + part * TILE_NUMBERS, _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(a, 16), b));
+    }
+}
+
+/* The transpose of 16 x 16 numbers. */
+INLINE TILES void
+transpose_square(__m512 *x)
+{
+    __m512 y[SIDE];
+#pragma GCC unroll 8
+    for (int i = 0; i < SIDE; i += 2) {
+        y[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < SIDE; i += 4) {
+        const __m512d a = _mm512_castps_pd(y[i]), b = _mm512_castps_pd(y[i + 1]);
+        const __m512d c = _mm512_castps_pd(y[i + 2]), d = _mm512_castps_pd(y[i + 3]);
+        x[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+        x[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+        x[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+        x[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        y[i] = _mm512_shuffle_f32x4(x[i], x[i + 4], 0x88);
+        y[i + 4] = _mm512_shuffle_f32x4(x[i], x[i + 4], 0xDD);
+        y[i + 8] = _mm512_shuffle_f32x4(x[i + 8], x[i + 12], 0x88);
+        y[i + 12] = _mm512_shuffle_f32x4(x[i + 8], x[i + 12], 0xDD);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        x[i] = _mm512_shuffle_f32x4(y[i], y[i + 8], 0x88);
+        x[i + 8] = _mm512_shuffle_f32x4(y[i], y[i + 8], 0xDD);
+        x[i + 4] = _mm512_shuffle_f32x4(y[i + 4], y[i + 12], 0x88);
+        x[i + 12] = _mm512_shuffle_f32x4(y[i + 4], y[i + 12], 0xDD);
+    }
+}
+
+INLINE TILES __mmask16
+mask_of(int64_t n)
+{
+    return n >= SIDE ? 0xFFFF : n <= 0 ? 0 : (__mmask16)((1 << n) - 1);
+}
+
+/* Write the transpose of up to 16 x 16 numbers, with zeros beside them. */
+INLINE TILES void
+transpose_into(const float *in, int64_t row, int64_t n_rows, int64_t n_cols, float *out)
+{
+    __m512 x[SIDE];
+    const __mmask16 mask = mask_of(n_cols);
+#pragma GCC unroll 16
+    for (int i = 0; i < SIDE; i++)
+        x[i] = _mm512_maskz_loadu_ps(i < n_rows ? mask : 0, in + i * row);
+    transpose_square(x);
+#pragma GCC unroll 16
+    for (int i = 0; i < SIDE; i++)
+        _mm512_store_ps(out + i * SIDE, x[i]);
+}
+
+/* A tile to be packed, from rows of its numbers that lie one after the other. Pairs are of numbers 16 apart along the depth: which
+ * are paired does not matter as long as both factors pair the same. `second` is how far the pairs' second numbers are from their
+ * first ones; there are as many rows of either, and columns, as told. */
+typedef struct {
+    const float *in;
+    int64_t row, second, n_firsts, n_seconds;
+    __mmask16 mask, second_mask;
+    uint16_t *out;
+} packing;
+
+/* Pack some of its rows. */
+INLINE TILES void
+pack_rows(const packing *tile, int begin, int end)
+{
+    const float *in = tile->in + begin * tile->row;
+    uint16_t *out = tile->out + begin * TILE_DEPTH;
+    const int is_full = tile->n_firsts >= SIDE && tile->n_seconds >= SIDE && (tile->mask & tile->second_mask) == 0xFFFF;
+    if (is_full) {
+#pragma GCC unroll 4
+        for (int i = begin; i < end; i++, in += tile->row, out += TILE_DEPTH)
+            split(_mm512_loadu_ps(in), _mm512_loadu_ps(in + tile->second), out);
+        return;
+    }
+    for (int i = begin; i < end; i++, in += tile->row, out += TILE_DEPTH) {
+        const __mmask16 mask = i < tile->n_firsts ? tile->mask : 0, second_mask = i < tile->n_seconds ? tile->second_mask : 0;
+        split(_mm512_maskz_loadu_ps(mask, in), _mm512_maskz_loadu_ps(second_mask, in + tile->second), out);
+    }
+}
+
+/* What of a factor is packed: tile by tile along the result and within that along the depth, the parts of each one after the other.
+ * A tile of the left factor has a row for each number along the result, one of the right factor for each pair along the depth. */
+typedef struct {
+    factor x;
+    int64_t n_along, n_depth;
+    int is_left;
+    uint16_t *out;
+    int64_t n_packed; /* tiles so far, where they are packed little by little */
+} stretch;
+
+INLINE int64_t
+tiles_of(int64_t n, int64_t size)
+{
+    return (n + size - 1) / size;
+}
+
+/* Whether its tiles' rows lie in memory as they are. */
+INLINE int
+is_straight(factor x, int is_left)
+{
+    return is_left ? x.depth == 1 : x.along == 1;
+}
+
+/* The tile at (i, p) of a straight factor. */
+INLINE TILES packing
+straight_tile(const stretch *of, int64_t i, int64_t p)
+{
+    const int64_t along = of->n_along - i * SIDE, first = of->n_depth - p * TILE_DEPTH, second = first - SIDE;
+    const float *in = of->x.data + i * SIDE * of->x.along + p * TILE_DEPTH * of->x.depth;
+    uint16_t *out = of->out + (i * tiles_of(of->n_depth, TILE_DEPTH) + p) * PARTS * TILE_NUMBERS;
+    if (of->is_left)
+        return (packing){in, of->x.along, SIDE, along, along, mask_of(first), mask_of(second), out};
+    return (packing){in, of->x.depth, SIDE * of->x.depth, first, second, mask_of(along), mask_of(along), out};
+}
+
+static TILES void
+pack(const stretch *of)
+{
+    uint16_t *out = of->out;
+    const factor x = of->x;
+    for (int64_t i = 0; i < tiles_of(of->n_along, SIDE); i++)
+        for (int64_t p = 0; p < tiles_of(of->n_depth, TILE_DEPTH); p++, out += PARTS * TILE_NUMBERS) {
+            if (is_straight(x, of->is_left)) {
+                const packing tile = straight_tile(of, i, p);
+                pack_rows(&tile, 0, SIDE);
+                continue;
+            }
+            _Alignas(64) float squares[2 * SIDE * SIDE];
+            const int64_t along = of->n_along - i * SIDE;
+            for (int k = 0; k < 2; k++) {
+                const int64_t depth = of->n_depth - p * TILE_DEPTH - k * SIDE;
+                const float *in = x.data + i * SIDE * x.along + (p * TILE_DEPTH + k * SIDE) * x.depth;
+                if (of->is_left)
+                    transpose_into(in, x.depth, depth, along, squares + k * SIDE * SIDE);
+                else
+                    transpose_into(in, x.along, along, depth, squares + k * SIDE * SIDE);
+            }
+            const packing tile = {squares, SIDE, SIDE * SIDE, SIDE, SIDE, 0xFFFF, 0xFFFF, out};
+            pack_rows(&tile, 0, SIDE);
+        }
+}
+
+/* Where a block of the result goes. */
+typedef struct {
+    float *data;
+    int64_t row;
+    int is_transposed, adds; /* whether to write the block's transpose, and to add to what is there */
+    const float *bias;       /* of the columns as they are written, or NULL */
+} place;
+
+/* The block of it that begins at a row and column of what is computed. */
+INLINE place
+block_of(place out, int64_t row, int64_t col)
+{
+    out.data += out.is_transposed ? col * out.row + row : row * out.row + col;
+    out.bias = out.bias ? out.bias + (out.is_transposed ? row : col) : NULL;
+    return out;
+}
+
+/* Write up to 16 x 16 sums. */
+INLINE TILES void
+write_block(const float *sums, place out, int64_t n_rows, int64_t n_cols)
+{
+    __m512 x[SIDE];
+#pragma GCC unroll 16
+    for (int i = 0; i < SIDE; i++)
+        x[i] = _mm512_load_ps(sums + i * TILE_PANEL);
+    if (out.is_transposed) {
+        transpose_square(x);
+        const int64_t swapped = n_rows;
+        n_rows = n_cols;
+        n_cols = swapped;
+    }
+    const __mmask16 mask = mask_of(n_cols);
+    const __m512 bias = out.bias ? _mm512_maskz_loadu_ps(mask, out.bias) : _mm512_setzero_ps();
+#pragma GCC unroll 16
+    for (int i = 0; i < SIDE; i++) {
+        if (i >= n_rows)
+            break;
+        float *own = out.data + i * out.row;
+        const __m512 added = out.adds ? _mm512_maskz_loadu_ps(mask, own) : bias;
+        _mm512_mask_storeu_ps(own, mask, _mm512_add_ps(x[i], added));
+    }
+}
+
+/* The product of 2 x 2 tiles over the depth, or of fewer: `left_tiles` and `right_tiles` are how many there are. Tiles 0 to 3 are
+ * sums, 4 and 5 the left factor, 6 and 7 the right one. Meanwhile up to `packs` tiles a step of another panel are packed, which
+ * takes other parts of the processor. */
+INLINE TILES void
+multiply_tiles(const int left_tiles, const int right_tiles, const uint16_t *left, const uint16_t *right, int64_t n_steps,
+               stretch *next, int packs, int adds, float *sums, int64_t sums_row)
+{
+    const int64_t bytes = sums_row * (int64_t)sizeof(float), row = n_steps * PARTS * TILE_NUMBERS;
+    const int64_t n_next = tiles_of(next->n_along, SIDE) * n_steps;
+    float *below = sums + SIDE * sums_row;
+    __asm__ volatile("" : : : "memory"); /* loading a tile does not say that it reads memory */
+#define IF_LEFT                                                                                                                \
+    if (left_tiles == 2)
+#define IF_RIGHT                                                                                                               \
+    if (right_tiles == 2)
+#define LEFT(part)                                                                                                             \
+    _tile_loadd(4, left + part * TILE_NUMBERS, 64);                                                                            \
+    IF_LEFT _tile_loadd(5, left + row + part * TILE_NUMBERS, 64);
+#define RIGHT(part)                                                                                                            \
+    _tile_loadd(6, right + part * TILE_NUMBERS, 64);                                                                           \
+    IF_RIGHT _tile_loadd(7, right + row + part * TILE_NUMBERS, 64);
+#define MULTIPLY(stage)                                                                                                        \
+    _tile_dpbf16ps(0, 4, 6);                                                                                                   \
+    IF_RIGHT _tile_dpbf16ps(1, 4, 7);                                                                                          \
+    IF_LEFT _tile_dpbf16ps(2, 5, 6);                                                                                           \
+    IF_LEFT IF_RIGHT _tile_dpbf16ps(3, 5, 7);                                                                                  \
+    for (int k = 0; k < n_tiles; k++)                                                                                          \
+        pack_rows(&tiles[k], 3 * stage, stage == 5 ? SIDE : 3 * stage + 3);
+    if (adds) {
+        _tile_loadd(0, sums, bytes);
+        IF_RIGHT _tile_loadd(1, sums + SIDE, bytes);
+        IF_LEFT _tile_loadd(2, below, bytes);
+        IF_LEFT IF_RIGHT _tile_loadd(3, below + SIDE, bytes);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (int64_t step = 0; step < n_steps; step++, left += PARTS * TILE_NUMBERS, right += PARTS * TILE_NUMBERS) {
+        packing tiles[2];
+        int n_tiles = 0;
+        for (; n_tiles < packs && next->n_packed < n_next; n_tiles++, next->n_packed++)
+            tiles[n_tiles] = straight_tile(next, next->n_packed / n_steps, next->n_packed % n_steps);
+        RIGHT(2) LEFT(0) MULTIPLY(0)
+        RIGHT(1) MULTIPLY(1)
+        LEFT(1) MULTIPLY(2)
+        RIGHT(0) MULTIPLY(3)
+        LEFT(2) MULTIPLY(4)
+        LEFT(0) MULTIPLY(5)
+    }
+    _tile_stored(0, sums, bytes);
+    IF_RIGHT _tile_stored(1, sums + SIDE, bytes);
+    IF_LEFT _tile_stored(2, below, bytes);
+    IF_LEFT IF_RIGHT _tile_stored(3, below + SIDE, bytes);
+#undef IF_LEFT
+#undef IF_RIGHT
+#undef LEFT
+#undef RIGHT
+#undef MULTIPLY
+}
+
+/* Multiply a packed factor with a panel of the other one: up to two tiles' rows or columns of the result. Meanwhile the next panel
+ * is packed. */
+static TILES void
+multiply_panel(const stretch *whole, const stretch *panel, stretch *next, place out)
+{
+    _Alignas(64) float sums[TILE_PANEL * TILE_PANEL];
+    const int64_t n_steps = tiles_of(whole->n_depth, TILE_DEPTH);
+    const int packs = whole->n_along <= TILE_PANEL ? 2 : 1; /* so that all are packed in the end */
+    for (int64_t i = 0; i < whole->n_along; i += TILE_PANEL) {
+        const uint16_t *own = whole->out + i / SIDE * n_steps * PARTS * TILE_NUMBERS;
+        const uint16_t *left = whole->is_left ? own : panel->out, *right = whole->is_left ? panel->out : own;
+        const int64_t n_rows = whole->is_left ? whole->n_along - i : panel->n_along;
+        const int64_t n_cols = whole->is_left ? panel->n_along : whole->n_along - i;
+        const int left_tiles = n_rows > SIDE ? 2 : 1, right_tiles = n_cols > SIDE ? 2 : 1;
+        const place block = block_of(out, whole->is_left ? i : 0, whole->is_left ? 0 : i);
+        /* Whole tiles are written where they belong, others from `sums`. */
+        const int is_direct = !out.is_transposed && !out.bias && (n_rows >= TILE_PANEL || n_rows == SIDE) &&
+                              (n_cols >= TILE_PANEL || n_cols == SIDE);
+        float *const to = is_direct ? block.data : sums;
+        const int64_t to_row = is_direct ? out.row : TILE_PANEL;
+        const int adds = is_direct && out.adds;
+        if (left_tiles == 2 && right_tiles == 2)
+            multiply_tiles(2, 2, left, right, n_steps, next, packs, adds, to, to_row);
+        else if (left_tiles == 2)
+            multiply_tiles(2, 1, left, right, n_steps, next, packs, adds, to, to_row);
+        else if (right_tiles == 2)
+            multiply_tiles(1, 2, left, right, n_steps, next, packs, adds, to, to_row);
+        else
+            multiply_tiles(1, 1, left, right, n_steps, next, packs, adds, to, to_row);
+        if (is_direct)
+            continue;
+        for (int k = 0; k < left_tiles * SIDE; k += SIDE)
+            for (int j = 0; j < right_tiles * SIDE; j += SIDE)
+                write_block(sums + k * TILE_PANEL + j, block_of(block, k, j), n_rows - k, n_cols - j);
+    }
+}
+
+/* Numbers along the result of the factor that is packed as a whole. */
+INLINE int64_t
+most_of_whole(int64_t n_along, int64_t n_depth)
+{
+    const int64_t steps = tiles_of(n_depth < MAX_DEPTH ? n_depth : MAX_DEPTH, TILE_DEPTH);
+    const int64_t most = MAX_WHOLE / (steps * TILE_DEPTH) / TILE_PANEL * TILE_PANEL;
+    return n_along < most ? n_along : most;
+}
+
+/* Numbers of scratch that a product needs: the parts of one factor and of two panels of the other. */
+static int64_t
+tiles_scratch(const operation *op)
+{
+    const int64_t n_whole = op->cols < op->rows ? op->cols : op->rows;
+    const int64_t steps = tiles_of(op->depth < MAX_DEPTH ? op->depth : MAX_DEPTH, TILE_DEPTH);
+    const int64_t n_tiles = (tiles_of(most_of_whole(n_whole, op->depth), SIDE) + 4) * steps * PARTS;
+    return n_tiles * TILE_NUMBERS / 2; /* two of bfloat16 take the place of one */
+}
+
+INLINE factor
+part_of(factor x, int64_t along, int64_t depth)
+{
+    x.data += along * x.along + depth * x.depth;
+    return x;
+}
+
+/* How a product is made: the factors, and whether the result's transpose is computed. */
+typedef struct {
+    factor whole, other;
+    int64_t n_whole, n_other;
+    int whole_is_left, is_transposed;
+} plan;
+
+/* The larger factor is packed panel by panel, as the left one or the right one, whichever way its rows lie. */
+INLINE plan
+plan_of(const operation *op, float *const *x)
+{
+    const factor left = {x[1], op->x[1].row, op->x[1].col}, right = {x[2], op->x[2].col, op->x[2].row};
+    if (op->cols >= op->rows)
+        return (plan){left, right, op->rows, op->cols, right.along == 1, right.along != 1};
+    return (plan){right, left, op->cols, op->rows, left.along == 1, left.along == 1};
+}
+
+/* Whether tiles make a product, and faster than vectors do. */
+static int
+tiles_are_faster(const operation *op)
+{
+    const operand *left = &op->x[1], *right = &op->x[2];
+    const int is_large = op->rows >= MIN_SIDE && op->cols >= MIN_SIDE && op->depth >= MIN_SIDE &&
+                         op->rows * op->cols * op->depth >= MIN_MULTIPLICATIONS;
+    return is_large && (left->row == 1 || left->col == 1) && (right->row == 1 || right->col == 1);
+}
+
+static TILES void
+tiles_product(const operation *op, float *const *x, float *scratch)
+{
+    const plan how = plan_of(op, x);
+    const int64_t most = most_of_whole(how.n_whole, op->depth);
+    uint16_t *parts = (uint16_t *)scratch;
+    for (int64_t p = 0; p < op->depth; p += MAX_DEPTH) {
+        const int64_t depth = op->depth - p < MAX_DEPTH ? op->depth - p : MAX_DEPTH;
+        const int64_t size = tiles_of(depth, TILE_DEPTH) * PARTS * TILE_NUMBERS;
+        for (int64_t i = 0; i < how.n_whole; i += most) {
+            const int64_t n_own = how.n_whole - i < most ? how.n_whole - i : most;
+            uint16_t *panels = parts + tiles_of(n_own, SIDE) * size;
+            const stretch whole = {part_of(how.whole, i, p), n_own, depth, how.whole_is_left, parts, 0};
+            stretch panel, next = {part_of(how.other, 0, p), how.n_other < TILE_PANEL ? how.n_other : TILE_PANEL, depth,
+                                   !how.whole_is_left, panels, 0};
+            pack(&whole);
+            pack(&next);
+            for (int64_t j = 0; j < how.n_other; j += TILE_PANEL) {
+                const int64_t n_left = how.n_other - j - TILE_PANEL;
+                panel = next;
+                next.x = part_of(next.x, TILE_PANEL, 0);
+                next.n_along = n_left < 0 ? 0 : n_left < TILE_PANEL ? n_left : TILE_PANEL;
+                next.out = panel.out == panels ? panels + 2 * size : panels;
+                next.n_packed = 0;
+                const place out = {x[0], op->x[0].row, how.is_transposed, p > 0, p > 0 ? NULL : x[3]};
+                multiply_panel(&whole, &panel, &next,
+                               block_of(out, how.whole_is_left ? i : j, how.whole_is_left ? j : i));
+            }
+        }
+    }
+}
+
+#endif
