@@ -1,5 +1,6 @@
 """Batches of an epoch, gathered some tens at a time: a batch is then a view, and gathering costs one call for all of them."""
 
+import math
 from functools import cached_property
 
 import torch
@@ -27,27 +28,125 @@ class Chunks:
         self._loss = loss
         self._chunks = {}
 
-    def of(self, n_batches, size, has_own_batches, weights, sample_weight):
-        """Return the `Chunk` for batches of one size, which is made when the first of them comes.
+    def gather(self, runs, X, y, order, weights, sample_weight, twins):
+        """Gather the rows of an epoch, as many batches at a time as there are buffers for.
 
         Parameters
         ----------
-        n_batches : int
-            That are to come.
-        size : int
-            Rows of a batch.
-        has_own_batches : bool
-            Whether each of several networks in lockstep has batches of its own.
-        weights, sample_weight : Tensor or None
+        runs : list of (n_batches, n_rows_of_a_batch)
+            The batches, as `split_into_batches` returns them.
+        X, y, order, weights, sample_weight, twins
+            As of `Trainer.run_epoch`.
+
+        Yields
+        ------
+        chunk : Chunk
+            That has been filled with the next batches.
+        count : int
+            How many they are.
+        """
+        fills = []
+        for chunk, (n_batches, _) in zip(self._of(runs, order, weights, sample_weight), runs, strict=True):
+            for first in range(0, n_batches, chunk.n_batches):
+                fills.append([(chunk, min(chunk.n_batches, n_batches - first))])
+        if len(fills) > 1 and fills[-1][0][0].follows(*fills[-2][0]):
+            fills[-2:] = [fills[-2] + fills[-1]]
+        start = 0
+        for parts in fills:
+            n_rows = sum(chunk.size * count for chunk, count in parts)
+            parts[0][0].store.fill(parts, X, y, order[..., start : start + n_rows], weights, sample_weight, twins)
+            yield from parts
+            start += n_rows
+
+    def _of(self, runs, order, weights, sample_weight):
+        """Return the `Chunk` for each run of batches; it is made when the first batches of its size come."""
+        kind = order.dim() == 2, 0 if weights is None else weights.shape[1], sample_weight is not None
+        missing = [(n_batches, size) for n_batches, size in runs if (size, *kind) not in self._chunks]
+        if missing:
+            n_features = self._network.plans[0].layers[0].n_in
+            held = [
+                (min(n_batches, _CHUNK_BATCHES, max(1, _CHUNK_ELEMENTS // (size * n_features))), size)
+                for n_batches, size in missing
+            ]
+            # A last batch of another size has its place behind the others, so that all can be gathered at once.
+            store = _Store(self._network, self._loss, sum(n_batches * size for n_batches, size in held), *kind)
+            begin = 0
+            for n_batches, size in held:
+                self._chunks[size, *kind] = Chunk(self._network, self._loss, n_batches, size, store, begin)
+                begin += n_batches * size
+        return [self._chunks[size, *kind] for _, size in runs]
+
+
+class _Store:
+    """Buffers for the rows of batches of one or two sizes, one after the other.
+
+    Parameters
+    ----------
+    network : Network
+        Whose shape, dtype and device they have.
+    loss : Loss
+    n_rows : int
+        Of each network, where each has batches of its own.
+    has_own_batches : bool
+        Whether each network sees batches of its own.
+    n_weights : int
+        Factors of a row's loss: 0 for none, 1, or one an output.
+    has_sample_weight : bool
+    """
+
+    def __init__(self, network, loss, n_rows, has_own_batches, n_weights, has_sample_weight):
+        leading = () if network.n_networks == 1 else (network.n_networks,)
+        self.own = leading if has_own_batches else ()
+        self.shared = self.own if has_own_batches or not leading else (1,)
+        self.is_weighted = bool(n_weights) or has_sample_weight
+        self.has_sample_weight = has_sample_weight
+        self._loss = loss
+        n_rows *= math.prod(self.own)
+        with torch.inference_mode(False):
+            empty = network.gradient.new_empty
+            self.x = empty(n_rows, network.plans[0].layers[0].n_in)
+            self.targets = empty(n_rows, network.n_outputs)
+            # What a row is of its batch, whose shares sum to 1, and what it counts in the loss.
+            self.shares = empty(n_rows, 1)
+            self.weights = empty(n_rows, n_weights) if n_weights else self.shares
+
+    def part(self, tensor, begin, n_batches, size, leading):
+        """View the rows of some batches, from row `begin` of each network on, batch by batch."""
+        scale = math.prod(self.own)
+        rows = tensor[begin * scale : (begin + n_batches * size) * scale]
+        return rows.view(n_batches, *leading, size, *tensor.shape[1:])
+
+    def fill(self, parts, X, y, order, weights, sample_weight, twins):
+        """Gather the rows of the next batches.
+
+        Parameters
+        ----------
+        parts : list of (Chunk, int)
+            Where the batches belong, and how many there are of each size.
+        X, y, order, weights, sample_weight, twins
             As of `Trainer.run_epoch`.
         """
-        n_weights = 0 if weights is None else weights.shape[1]
-        key = size, has_own_batches, n_weights, sample_weight is not None
-        if key not in self._chunks:
-            n_features = self._network.plans[0].layers[0].n_in
-            n_batches = min(n_batches, _CHUNK_BATCHES, max(1, _CHUNK_ELEMENTS // (size * n_features)))
-            self._chunks[key] = Chunk(self._network, self._loss, n_batches, *key)
-        return self._chunks[key]
+        if self.own:
+            sizes = [chunk.size * count for chunk, count in parts]
+            order = torch.cat([
+                own.view(*self.own, count, chunk.size).transpose(0, 1).reshape(-1)
+                for own, (chunk, count) in zip(order.split(sizes, -1), parts, strict=True)
+            ])
+        begin = parts[0][0].begin * math.prod(self.own)
+        rows = slice(begin, begin + len(order))
+        gather_rows(X, order, self.x[rows])
+        y = y[order]
+        start = 0
+        for chunk, count in parts:
+            n_rows = count * chunk.size * math.prod(self.own)
+            own = slice(start, start + n_rows)
+            chunk.begin_filling(y[own], None if twins is None else twins[order[own]])
+            if sample_weight is not None:
+                chunk.share(sample_weight[order[own]], count)
+            start += n_rows
+        if weights is not None:
+            torch.mul(weights[order], self.shares[rows], out=self.weights[rows])
+        self.targets[rows] = self._loss.prepare(y, self.targets.shape[-1], self.weights[rows], self.x.dtype)
 
 
 class Chunk:
@@ -59,15 +158,15 @@ class Chunk:
         Whose shape, dtype and device they have.
     loss : Loss
     n_batches, size : int
-    has_own_batches : bool
-        Whether each network sees batches of its own.
-    n_weights : int
-        Factors of a row's loss: 0 for none, 1, or one an output.
-    has_sample_weight : bool
+    store : _Store
+        That has their rows.
+    begin : int
+        The first of these.
 
     Attributes
     ----------
-    n_batches, size : int
+    n_batches, size, store, begin
+        As given.
     x : Tensor of shape (n_batches, [n_networks,] size, n_features)
     y : Tensor of shape (count, [n_networks or 1,] size)
         Targets of the batches that were filled in last.
@@ -81,50 +180,46 @@ class Chunk:
         Of one network, as `note_loss` has written them.
     """
 
-    def __init__(self, network, loss, n_batches, size, has_own_batches, n_weights, has_sample_weight):
-        self.n_batches, self.size = n_batches, size
+    def __init__(self, network, loss, n_batches, size, store, begin):
+        self.n_batches, self.size, self.store, self.begin = n_batches, size, store, begin
         self._loss = loss
-        leading = () if network.n_networks == 1 else (network.n_networks,)
-        self._own = leading if has_own_batches else ()
-        self._shared = self._own if has_own_batches or not leading else (1,)
-        self.y = self.twins = None
+        self.twins = None
         with torch.inference_mode(False):
-            empty = network.gradient.new_empty
-            self.x = empty(n_batches, *self._own, size, network.plans[0].layers[0].n_in)
+            self.x = store.part(store.x, begin, n_batches, size, store.own)
+            self.targets, self._shares, self._weights = (
+                store.part(tensor, begin, n_batches, size, store.shared)
+                for tensor in (store.targets, store.shares, store.weights)
+            )
             own = network.gradient, network.n_networks, size, network.n_outputs
             self.outputs = empty_for_each(*own, before=(n_batches,))
-            self.targets = empty(n_batches, *self._shared, size, network.n_outputs)
             self.output_gradient = empty_for_each(*own)
-            self.batch_losses = empty(n_batches, 1)
-            # What a row is of its batch, whose shares sum to 1, and what the batch counts.
-            self._shares = empty(n_batches, *self._shared, size, 1) if has_sample_weight else None
-            self._counts = empty(n_batches, *self._shared, 1, 1) if has_sample_weight else None
-            self._weights = empty(n_batches, *self._shared, size, n_weights) if n_weights else self._shares
+            self.batch_losses = network.gradient.new_empty(n_batches, 1)
+            self._shares.fill_(1.0 / size)
+            # What each batch counts.
+            self._counts = network.gradient.new_empty(n_batches, *store.shared, 1, 1) if store.has_sample_weight else None
+
+    def follows(self, other, count):
+        """Whether this chunk's rows lie behind those of the first `count` batches of another."""
+        return self.store is other.store and self.begin == other.begin + count * other.size
+
+    def begin_filling(self, y, twins):
+        """Note the targets, and perhaps twins, of rows that are filled in."""
+        self.y = y.view(-1, *self.store.shared, self.size, *y.shape[1:])
+        self.twins = None if twins is None else twins.view(-1, self.size)
+
+    def share(self, sample_weight, count):
+        """Note what the rows of the first batches are of them."""
+        shares, counts = self._shares[:count], self._counts[:count]
+        own = sample_weight.view(shares.shape)
+        torch.div(own, torch.sum(own, -2, keepdim=True, out=counts), out=shares)
 
     def weights_of(self, batches):
         """What each row counts in the loss of its batch: one number, or a tensor that broadcasts against the outputs."""
-        return 1.0 / self.size if self._weights is None else self._weights[batches]
+        return self._weights[batches] if self.store.is_weighted else 1.0 / self.size
 
     def row_weights(self, i):
         """What each row is of batch `i` and how many rows the batch counts as, or None where all count the same."""
-        return None if self._shares is None else (self._shares[i], self._counts[i])
-
-    def fill(self, X, y, rows, count, weights, sample_weight, twins):
-        """Gather the rows of the next `count` batches; see `Trainer.run_epoch`."""
-        if self._own:
-            rows = rows.view(-1, count, self.size).transpose(0, 1).reshape(-1)
-        gather_rows(X, rows, self.x[:count].view(-1, self.x.shape[-1]))
-        self.y = y[rows].view(count, *self._shared, self.size, *y.shape[1:])
-        share = 1.0 / self.size
-        if sample_weight is not None:
-            own = sample_weight[rows].view(self._shares[:count].shape)
-            torch.sum(own, -2, keepdim=True, out=self._counts[:count])
-            share = torch.div(own, self._counts[:count], out=self._shares[:count])
-        if weights is not None:
-            torch.mul(weights[rows].view(self._weights[:count].shape), share, out=self._weights[:count])
-        n_outputs = self.outputs.shape[-1]
-        self.targets[:count] = self._loss.prepare(self.y, n_outputs, self.weights_of(slice(count)), self.x.dtype)
-        self.twins = None if twins is None else twins[rows].view(-1, self.size)
+        return None if self._counts is None else (self._shares[i], self._counts[i])
 
     def losses(self, batches):
         """Return the mean loss of each batch of a slice, a tensor of shape (n_batches, n_networks)."""

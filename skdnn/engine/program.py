@@ -113,23 +113,22 @@ class Program:
 
     def _translate(self, first, second):
         """Add what a call does."""
-        name, others = first.name, second.arguments
-        arguments = {key: (value, others[key]) for key, value in first.arguments.items()}
-        if name in VIEWS or (name == "to" and first.result is arguments["self"][0]):
+        name = first.schema.name
+        if name in VIEWS or (name == "to" and first.result is first.args[0]):
             self._note_view(first, second)
         elif name in CONSTANTS:
             self._note_constant(first, second)
         elif name == "fill" and first.result.dim() == 0:
-            self._filled[first.result.data_ptr()] = arguments["value"]
+            self._filled[first.result.data_ptr()] = _pairs(first, second)["value"]
         elif name in TRANSLATIONS:
-            TRANSLATIONS[name](self, arguments, self._out(first, second))
+            TRANSLATIONS[name](self, _pairs(first, second), self._out(first, second))
         else:
             raise NotRepeatableError
 
     def _note_constant(self, first, second):
         """What is made of nothing that a step changes has the same values in all steps."""
-        source = first.arguments["self"]
-        is_constant = first.name != "repeat" or id(source) in self._constants
+        source = first.args[0]
+        is_constant = first.schema.name != "repeat" or id(source) in self._constants
         if not (is_constant and torch.equal(first.result, second.result)):
             raise NotRepeatableError
         self._constants.add(id(first.result))
@@ -137,7 +136,7 @@ class Program:
 
     def _note_view(self, first, second):
         """A view is known by its address, unless it is of a result, which has a place of its own here."""
-        of = first.arguments["self"]
+        of = first.args[0]
         if id(of) in self._results:
             offset = first.result.storage_offset() - of.storage_offset()
             view = self._results[id(of)].as_strided(first.result.shape, first.result.stride(), offset)
@@ -147,7 +146,7 @@ class Program:
 
     def _out(self, first, second):
         """Where a call's result goes: into an argument, or a place that is made for it."""
-        is_given = first.is_in_place or "out" in first.kwargs or "grad_input" in first.kwargs
+        is_given = first.schema.is_in_place or "out" in first.kwargs or "grad_input" in first.kwargs
         if is_given or not isinstance(first.result, torch.Tensor):
             return first.result, second.result
         place = torch.empty(first.result.shape, dtype=self._dtype or first.result.dtype)
@@ -240,6 +239,12 @@ class Program:
         return self._filled[tensor.data_ptr()]
 
 
+def _pairs(first, second):
+    """What each argument was in two calls of a kernel."""
+    others = second.arguments
+    return {key: (value, others[key]) for key, value in first.arguments.items()}
+
+
 def _broadcast(tensors):
     """The shape of an elementwise operation as rows and columns, and each operand's strides along them."""
     out, *others = tensors
@@ -277,10 +282,10 @@ def _chain_lengths(operations, itemsize):
     lengths = [1] * len(operations)
     start = 0
     while start < len(operations):
-        end, extents = start + 1, _extents(operations[start], itemsize)
-        while end < len(operations) and end - start < _native.MAX_CHAIN:
-            own = _extents(operations[end], itemsize)
-            if not (_are_alike(operations[start], operations[end]) and _are_apart(own, extents)):
+        end, extents = start + 1, None
+        while end < len(operations) and end - start < _native.MAX_CHAIN and _are_alike(operations[start], operations[end]):
+            extents, own = extents or _extents(operations[start], itemsize), _extents(operations[end], itemsize)
+            if not _are_apart(own, extents):
                 break
             extents += own
             end += 1

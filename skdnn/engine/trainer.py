@@ -8,8 +8,8 @@ import torch
 from skdnn.engine.chunks import Chunks
 from skdnn.engine.program import compile_steps, instruction_set
 
-# Steps on batches of one size are made by a program from the epoch on in which there are this many of them: to make a program
-# takes as long. The number of epochs that are to come must not matter, or a network's bits would depend on it.
+# Steps are made by programs from the epoch on in which there are this many of them: to make a program takes as long. The number
+# of epochs that are to come must not matter, or a network's bits would depend on it.
 FIRST_COMPILED_STEP = 8
 
 # Multiplications in products of a batch with all kernels that one call of a program may make: some hundredths of a second, for
@@ -82,20 +82,14 @@ def run_epoch_together(trainers, X, y, order, rates, weights=None, watcher=None,
         order = order.reshape(-1)
     n_rows = order.shape[-1]
     rates = [iter(own) for own in rates]
-    start = 0
     with torch.inference_mode():
         like = first.network.gradient
         totals = [like.new_zeros(trainer.network.n_networks) for trainer in trainers]
-        for n_batches, size in split_into_batches(n_rows, first.batch_size, first.smallest_batch):
-            chunk = first.chunks.of(n_batches, size, order.dim() == 2, weights, sample_weight)
-            are_compiled = [trainer.compiles(n_batches) for trainer in trainers]
-            while n_batches:
-                count = min(n_batches, chunk.n_batches)
-                chunk.fill(X, y, order[..., start : start + count * size], count, weights, sample_weight, twins)
-                for trainer, own, total, is_compiled in zip(trainers, rates, totals, are_compiled, strict=True):
-                    total += trainer.train_on(chunk, count, own, watcher, is_compiled=is_compiled)
-                start += count * size
-                n_batches -= count
+        runs = split_into_batches(n_rows, first.batch_size, first.smallest_batch)
+        are_compiled = [trainer.compiles(sum(n_batches for n_batches, _ in runs)) for trainer in trainers]
+        for chunk, count in first.chunks.gather(runs, X, y, order, weights, sample_weight, twins):
+            for trainer, own, total, is_compiled in zip(trainers, rates, totals, are_compiled, strict=True):
+                total += trainer.train_on(chunk, count, own, watcher, is_compiled=is_compiled)
         for trainer in trainers:
             trainer.n_epochs += 1
         n_counted = n_rows if sample_weight is None else sample_weight[order].sum((-2, -1))
@@ -175,7 +169,7 @@ class Trainer:
         return loss
 
     def compiles(self, n_batches):
-        """Whether the steps on so many batches of one size, in the next epoch, are made by a program."""
+        """Whether the steps of the next epoch, on so many batches, are made by programs."""
         return (self.n_epochs + 1) * n_batches >= FIRST_COMPILED_STEP and self._can_compile and torch.get_num_threads() == 1
 
     def train_on(self, chunk, count, rates, watcher=None, *, is_compiled=False):

@@ -16,7 +16,7 @@ def test_a_step_changes_nothing_while_it_is_written_down():
     assert torch.equal(out, torch.zeros(3))
     assert calls[-1].result is out
     calls = calls[:-1]
-    assert [call.name for call in calls] == ["add", "mul"]
+    assert [call.schema.name for call in calls] == ["add", "mul"]
     assert [call.func for call in calls] == [torch.ops.aten.add_.Tensor, torch.ops.aten.mul_.Tensor]
 
 
@@ -45,7 +45,7 @@ def test_results_are_kept():
 def test_what_works_in_place_has_the_name_of_what_does_not():
     a, b, out = torch.ones(3), torch.ones(3), torch.empty(3)
     calls = calls_of(lambda: (torch.add(a, b), torch.add(a, b, out=out), a.add_(b), a.sqrt_(), torch.sqrt(b)))
-    assert [(call.name, call.is_in_place) for call in calls] == [
+    assert [(call.schema.name, call.schema.is_in_place) for call in calls] == [
         ("add", False),
         ("add", False),
         ("add", True),
@@ -69,7 +69,7 @@ def test_kernels_with_an_underscore_in_front_keep_theirs_at_the_end():
             maximize=False,
         )
     )
-    assert call.name == "_fused_adam_"
+    assert call.schema.name == "_fused_adam_"
     assert call.arguments["grads"] == state[0][1]
 
 

@@ -207,7 +207,7 @@ def test_a_program_does_what_torch_does(name, dtype):
     for call in CALLS[name]:
         expected, own = Operands(dtype), Operands(dtype)
         with torch.inference_mode():
-            assert name in [one.name for one in write_down(lambda call=call, o=own: call(o))]
+            assert name in [one.schema.name for one in write_down(lambda call=call, o=own: call(o))]
             call(expected)
         kept = [tensor.clone() for tensor in own.tensors()]
         for made in programs_of(lambda i, _, call=call, o=own: call(o)):
