@@ -128,10 +128,12 @@ class _Store:
         """
         if self.own:
             sizes = [chunk.size * count for chunk, count in parts]
-            order = torch.cat([
-                own.view(*self.own, count, chunk.size).transpose(0, 1).reshape(-1)
-                for own, (chunk, count) in zip(order.split(sizes, -1), parts, strict=True)
-            ])
+            order = torch.cat(
+                [
+                    own.view(*self.own, count, chunk.size).transpose(0, 1).reshape(-1)
+                    for own, (chunk, count) in zip(order.split(sizes, -1), parts, strict=True)
+                ]
+            )
         begin = parts[0][0].begin * math.prod(self.own)
         rows = slice(begin, begin + len(order))
         gather_rows(X, order, self.x[rows])

@@ -75,13 +75,13 @@ class Dense:
         return out, self._product(torch.addmm, self._multiply_add, self._bias, x, self._kernel_t, out=out)
 
     def backward(self, gradient):
-        n_rows = gradient.shape[-2]
-        calls = self._product(torch.mm, self._multiply, gradient.mT, self._x, out=self._kernel_gradient)
-        calls += self._bias_calls(gradient)
-        if self._is_first:
-            return None, calls
-        input_gradient = self._input_gradients[n_rows]
-        return input_gradient, calls + self._product(torch.mm, self._multiply, gradient, self._kernel, out=input_gradient)
+        input_gradient, calls = None, []
+        if not self._is_first:
+            input_gradient = self._input_gradients[gradient.shape[-2]]
+            calls += self._product(torch.mm, self._multiply, gradient, self._kernel, out=input_gradient)
+        # Last, so that a program can update the kernel while it makes its gradient.
+        calls += self._product(torch.mm, self._multiply, gradient.mT, self._x, out=self._kernel_gradient)
+        return input_gradient, calls + self._bias_calls(gradient)
 
     def infer(self, x):
         return self._multiply_add(self._bias, self._for_each_network(x), self._kernel_t)

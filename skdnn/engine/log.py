@@ -54,7 +54,7 @@ class Call(NamedTuple):
         return {**schema.defaults, **dict(zip(schema.parameters, self.args, strict=False)), **self.kwargs}
 
 
-_SCHEMAS = {}  # by the overload's number: torch hashes overloads, which live for ever, by their names
+_SCHEMAS: dict[int, Schema] = {}  # by the overload's number: torch hashes overloads, which live for ever, by their names
 
 
 def schema_of(func):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from skdnn.engine.log import NotRepeatableError, write_down
+from skdnn.engine.operations import Operation, follow_products, in_chains
 from skdnn.engine.translation import CONSTANTS, TRANSLATIONS, VIEWS
 
 try:
@@ -103,8 +104,12 @@ class Program:
             raise NotRepeatableError
         for first, second in zip(*logs, strict=True):
             self._translate(first, second)
-        lengths = _chain_lengths(self._operations, 8 if self._dtype is None else self._dtype.itemsize)
-        self.code = b"".join(map(_pack, self._operations, lengths))
+        itemsize = 8 if self._dtype is None else self._dtype.itemsize
+        groups = in_chains(self._operations, itemsize, _is_elementwise, _native.MAX_CHAIN)
+        groups = follow_products(groups, itemsize, _is_elementwise, _native.MAX_CHAIN)
+        self.code = b"".join(
+            _pack(operation, len(group) if k == 0 else 1) for group in groups for k, operation in enumerate(group)
+        )
 
     def run(self, numbers, first=0):
         """Make the steps of ``len(numbers)`` batches from `first` on, a tuple of numbers for each."""
@@ -177,8 +182,8 @@ class Program:
         )
         constants, variables = zip(*map(self._number, numbers), strict=True) if numbers else ((), ())
         self._operations.append(
-            (
-                _native.CODES[code],
+            Operation(
+                code,
                 *shape,
                 depth,
                 places + _NOWHERE[len(places) :],
@@ -269,50 +274,11 @@ def _matrix_strides(tensor):
     return (0, 0, *tensor.stride())[-2:]
 
 
+def _is_elementwise(code):
+    return _native.CODES[code] < _native.N_ELEMENTWISE
+
+
 def _pack(operation, chain):
     code, rows, cols, depth, places, numbers, variables = operation
-    return _LAYOUT.pack(code, chain, rows, cols, depth, *itertools.chain.from_iterable(places), *numbers, *variables)
-
-
-def _chain_lengths(operations, itemsize):
-    """For each operation, how many from it on are made block by block, 1 for those that others begin with.
-
-    In a chain are elementwise operations on equally many elements, none of which is shifted against what another writes.
-    """
-    lengths = [1] * len(operations)
-    start = 0
-    while start < len(operations):
-        end, extents = start + 1, None
-        while end < len(operations) and end - start < _native.MAX_CHAIN and _are_alike(operations[start], operations[end]):
-            extents, own = extents or _extents(operations[start], itemsize), _extents(operations[end], itemsize)
-            if not _are_apart(own, extents):
-                break
-            extents += own
-            end += 1
-        lengths[start] = end - start
-        start = end
-    return lengths
-
-
-def _are_alike(first, second):
-    """Whether both operations are elementwise, on as many rows and columns."""
-    return max(first[0], second[0]) < _native.N_ELEMENTWISE and first[1:3] == second[1:3]
-
-
-def _are_apart(some, others):
-    """Whether what one of them writes, and another reads or writes, is at the same place for both, or elsewhere."""
-    return all(
-        place == other or not (is_written or other_is_written) or begin >= other_end or other_begin >= end
-        for place, is_written, begin, end in some
-        for other, other_is_written, other_begin, other_end in others
-    )
-
-
-def _extents(operation, itemsize):
-    """For each operand: its place, whether it is written, and the addresses that it covers, in the first batch."""
-    _, rows, cols, _, places, _, _ = operation
-    return [
-        (place, k == 0, place[0], place[0] + itemsize * ((rows - 1) * place[2] + (cols - 1) * place[3] + 1))
-        for k, place in enumerate(places)
-        if place[0]
-    ]
+    numbers = (*itertools.chain.from_iterable(places), *numbers, *variables)
+    return _LAYOUT.pack(_native.CODES[code], chain, rows, cols, depth, *numbers)

@@ -295,6 +295,8 @@ def made(monkeypatch):
         return programs[-1]
 
     monkeypatch.setattr(trainer, "compile_steps", compile_steps)
+    # Whatever can follow a product does, in whole steps; in halves of them nothing can.
+    monkeypatch.setattr("skdnn.engine.operations._LEAST_FOLLOWED", 1)
     return programs
 
 

@@ -219,7 +219,7 @@ NAME(column_sums)(const operation *op, real *const *x)
 
 /* As torch's fused kernel has it. */
 static TARGET void
-NAME(adam)(const operation *op, real *const *x, const double *number)
+NAME(adam)(int64_t n, real *const *x, const double *number)
 {
     const double rate = number[0], step = number[1], beta_1 = number[2], beta_2 = number[3];
     const real new_share = (real)(1 - beta_1), decay = (real)beta_2, new_square_share = (real)(1 - beta_2);
@@ -227,7 +227,7 @@ NAME(adam)(const operation *op, real *const *x, const double *number)
     const real correction = (real)(1 / sqrt(1 - pow(beta_2, step)));
     real *parameters = x[0], *mean = x[1], *squares = x[2], *largest = x[3];
     const real *gradient = x[4];
-    INDEPENDENT for (int64_t i = 0; i < op->cols; i++)
+    INDEPENDENT for (int64_t i = 0; i < n; i++)
     {
         const real g = gradient[i], m = mean[i] + new_share * (g - mean[i]);
         const real s = decay * squares[i] + new_square_share * g * g;
@@ -238,7 +238,7 @@ NAME(adam)(const operation *op, real *const *x, const double *number)
     }
     if (!largest)
         return;
-    INDEPENDENT for (int64_t i = 0; i < op->cols; i++)
+    INDEPENDENT for (int64_t i = 0; i < n; i++)
     {
         const real most = largest[i] < squares[i] || squares[i] != squares[i] ? squares[i] : largest[i];
         largest[i] = most;
@@ -362,7 +362,7 @@ NAME(run_other)(const operation *op, int64_t batch, const double *of_step, real 
         NAME(column_sums)(op, x);
         break;
     case CODE_adam:
-        NAME(adam)(op, x, exact);
+        NAME(adam)(op->cols, x, exact);
         break;
     case CODE_batch_norm:
         NAME(batch_norm)(op, x, number, scratch);
@@ -373,31 +373,123 @@ NAME(run_other)(const operation *op, int64_t batch, const double *of_step, real 
     }
 }
 
+/* Do what follows a product with some rows of its result, which are in `block`: numbers `first` to `first + n` of it. */
+static TARGET void
+NAME(follow)(const operation *op, int64_t n_operations, real *(*x)[MAX_FOLLOWER_OPERANDS], double (*number)[MAX_NUMBERS],
+             real *block, int64_t first, int64_t n, real *scratch)
+{
+    for (int64_t start = first; start < first + n; start += BLOCK) {
+        const int64_t own = first + n - start < BLOCK ? first + n - start : BLOCK;
+        for (int64_t i = 0; i < n_operations; i++) {
+            real *at[MAX_FOLLOWER_OPERANDS];
+            for (int k = 0; k < MAX_FOLLOWER_OPERANDS; k++)
+                at[k] = op[i].x[k].data == IN_SCRATCH ? block + (start - first)
+                        : x[i][k]                     ? x[i][k] + start * op[i].x[k].col
+                                                      : NULL;
+            const real rounded[2] = {(real)number[i][0], (real)number[i][1]};
+            if (op[i].code == CODE_adam)
+                NAME(adam)(own, at, number[i]);
+            else
+                NAME(elementwise)(op + i, at, rounded, 0, 0, own, scratch);
+        }
+    }
+}
+
+/* Rows of a followed product that are made at a time. */
+static int64_t
+NAME(rows_at_a_time)(const operation *op)
+{
+#if USES_TILES
+    if (tiles_are_faster(op))
+        return tiles_go_by_rows(op) ? TILE_PANEL : op->rows;
+#endif
+    const int64_t rows = (FOLLOWED_NUMBERS / op->cols + TILE_ROWS) / TILE_ROWS * TILE_ROWS;
+    return rows < op->rows ? rows : op->rows;
+}
+
+/* Numbers of scratch that it needs. */
+static int64_t
+NAME(followed_scratch)(const operation *op)
+{
+#if USES_TILES
+    if (tiles_are_faster(op) && tiles_go_by_rows(op))
+        return tiles_scratch_by_rows(op);
+#endif
+    operation part = *op;
+    part.rows = NAME(rows_at_a_time)(op);
+    const int64_t needs = NAME(product_scratch)(&part);
+    part.rows = op->rows % part.rows ? op->rows % part.rows : part.rows;
+    const int64_t last = NAME(product_scratch)(&part);
+    return last > needs ? last : needs;
+}
+
+static TARGET void
+NAME(run_followed)(const operation *op, int64_t batch, const double *of_step, real *scratch, real *block)
+{
+    real *x[4], *followers[MAX_CHAIN + 1][MAX_FOLLOWER_OPERANDS];
+    double number[MAX_CHAIN + 1][MAX_NUMBERS];
+    const int64_t n_followers = op->chain - 1, most = NAME(rows_at_a_time)(op);
+    NAME(resolve)(op, 4, 0, batch, of_step, x, NULL);
+    for (int64_t i = 0; i < n_followers; i++)
+        NAME(resolve)(op + 1 + i, MAX_FOLLOWER_OPERANDS, MAX_NUMBERS, batch, of_step, followers[i], number[i]);
+#if USES_TILES
+    const int goes_by_rows = tiles_are_faster(op) && tiles_go_by_rows(op);
+    if (goes_by_rows)
+        pack_right_factor(op, x, scratch);
+#endif
+    for (int64_t row = 0; row < op->rows; row += most) {
+        operation part = *op;
+        part.rows = op->rows - row < most ? op->rows - row : most;
+        real *const own[4] = {block, x[1] + row * op->x[1].row, x[2], x[3]};
+#if USES_TILES
+        if (goes_by_rows)
+            multiply_rows(&part, own, scratch);
+        else
+#endif
+            NAME(product)(&part, own, scratch);
+        NAME(follow)(op + 1, n_followers, followers, number, block, row * op->cols, part.rows * op->cols, scratch);
+    }
+}
+
 static int
 NAME(run)(const operation *operations, int64_t n_operations, const double *numbers, int64_t first, int64_t n_steps,
           int64_t n_numbers)
 {
-    int64_t size = 4 * BLOCK;
+    int64_t size = 4 * BLOCK, block = 0;
     for (int64_t i = 0; i < n_operations; i++) {
         const operation *op = operations + i;
         const int is_softmax = op->code == CODE_softmax || op->code == CODE_log_softmax;
+        if (op->code == CODE_product && op->chain > 1) {
+            const int64_t needs = NAME(followed_scratch)(op), numbers = NAME(rows_at_a_time)(op) * op->cols;
+            size = needs > size ? needs : size;
+            block = numbers > block ? numbers : block;
+            continue;
+        }
         const int64_t needs = op->code == CODE_product      ? NAME(product_scratch)(op)
                               : is_softmax                  ? (op->rows + LANES) * (op->cols + 2)
                               : op->code == CODE_batch_norm ? op->cols
                                                             : 0;
         size = needs > size ? needs : size;
     }
+    size = (size + LANES - 1) / LANES * LANES;
     real *scratch = NULL;
-    if (posix_memalign((void **)&scratch, 64, size * sizeof(real)))
+    if (posix_memalign((void **)&scratch, 64, (size + block) * sizeof(real)))
         return -1;
 #if USES_TILES
     tile_configuration others;
     configure_tiles(&others);
 #endif
     for (int64_t step = 0; step < n_steps; step++)
-        for (int64_t i = 0; i < n_operations; i += operations[i].chain)
-            (operations[i].code < N_ELEMENTWISE ? NAME(run_chain) : NAME(run_other))(
-                operations + i, first + step, numbers + step * n_numbers, scratch);
+        for (int64_t i = 0; i < n_operations; i += operations[i].chain) {
+            const operation *op = operations + i;
+            const double *own = numbers + step * n_numbers;
+            if (op->code < N_ELEMENTWISE)
+                NAME(run_chain)(op, first + step, own, scratch);
+            else if (op->chain > 1)
+                NAME(run_followed)(op, first + step, own, scratch, scratch + size);
+            else
+                NAME(run_other)(op, first + step, own, scratch);
+        }
 #if USES_TILES
     restore_tiles(&others);
 #endif

@@ -36,6 +36,10 @@ typedef int32_t indices_float __attribute__((vector_size(16)));
 typedef int64_t indices_double __attribute__((vector_size(32)));
 
 #define MAX_CHAIN 32
+
+/* Operands of what may follow a product, and numbers of its result that are made at a time: what stays in the second cache. */
+#define MAX_FOLLOWER_OPERANDS 5
+#define FOLLOWED_NUMBERS (1 << 14)
 #define TILE_VECTORS 3
 
 #define JOIN_(x, type, set) x##_##type##_##set

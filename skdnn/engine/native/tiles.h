@@ -471,4 +471,42 @@ tiles_product(const operation *op, float *const *x, float *scratch)
     }
 }
 
+/* Whether a product can be made a few rows at a time: its right factor, packed as a whole, must stay in the second cache. */
+static int
+tiles_go_by_rows(const operation *op)
+{
+    return op->depth <= MAX_DEPTH && op->depth * op->cols <= MAX_WHOLE;
+}
+
+static int64_t
+tiles_scratch_by_rows(const operation *op)
+{
+    return (tiles_of(op->cols, SIDE) + 2) * tiles_of(op->depth, TILE_DEPTH) * PARTS * TILE_NUMBERS / 2;
+}
+
+INLINE stretch
+right_factor(const operation *op, float *const *x, float *scratch)
+{
+    return (stretch){{x[2], op->x[2].col, op->x[2].row}, op->cols, op->depth, 0, (uint16_t *)scratch, 0};
+}
+
+static TILES void
+pack_right_factor(const operation *op, float *const *x, float *scratch)
+{
+    const stretch whole = right_factor(op, x, scratch);
+    pack(&whole);
+}
+
+/* Up to a panel's rows of a product, once the right factor is packed. */
+static TILES void
+multiply_rows(const operation *op, float *const *x, float *scratch)
+{
+    const stretch whole = right_factor(op, x, scratch);
+    uint16_t *behind = whole.out + tiles_of(op->cols, SIDE) * tiles_of(op->depth, TILE_DEPTH) * PARTS * TILE_NUMBERS;
+    const stretch panel = {{x[1], op->x[1].row, op->x[1].col}, op->rows, op->depth, 1, behind, 0};
+    stretch none = {.n_along = 0};
+    pack(&panel);
+    multiply_panel(&whole, &panel, &none, (place){x[0], op->x[0].row, 0, 0, x[3]});
+}
+
 #endif
