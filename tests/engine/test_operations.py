@@ -196,7 +196,7 @@ def do_much(own):
     ids=lambda step: step.__name__,
 )
 def test_what_cannot_follow_comes_later(step, both_programs):
-    own = Step(torch.float32, 70, 60, 4)
+    own = Step(torch.float32, 70, 60, 4, before=0, after=0)
     plain, followed = both_programs(partial(step, own))
     assert ["product"] in codes_of(followed[0])
     _check(own, plain, followed)
