@@ -33,7 +33,7 @@ class Chunks:
 
         Parameters
         ----------
-        runs : list of (n_batches, n_rows_of_a_batch)
+        runs : sequence of (n_batches, n_rows_of_a_batch)
             The batches, as `split_into_batches` returns them.
         X, y, order, weights, sample_weight, twins
             As of `Trainer.run_epoch`.
@@ -237,18 +237,16 @@ class Chunk:
     def _places_of_losses(self):
         return [(self.batch_losses[i], self.outputs[i], self.targets[i], self.weights_of(i)) for i in range(self.n_batches)]
 
-    def total_loss(self, losses):
-        """Return the sum of the rows' losses in the first batches.
+    def add_up(self, losses, total):
+        """Add the rows' losses in the first batches to a sum.
 
         Parameters
         ----------
         losses : Tensor of shape (n_batches, n_networks)
             Mean loss of each batch.
-
-        Returns
-        -------
-        loss : Tensor of shape (n_networks,)
+        total : Tensor of shape (n_networks,)
         """
         if self._counts is None:
-            return losses.sum(0).mul_(self.size)
-        return losses.mul(self._counts[: len(losses)].view(len(losses), -1)).sum(0)
+            total.add_(losses.sum(0), alpha=self.size)
+        else:
+            total += losses.mul(self._counts[: len(losses)].view(len(losses), -1)).sum(0)

@@ -1,5 +1,6 @@
 """One epoch of training: shuffled rows are gathered in chunks of batches, and each batch makes one update."""
 
+import functools
 import itertools
 from functools import cached_property, partial
 
@@ -17,6 +18,7 @@ FIRST_COMPILED_STEP = 8
 _WORK_OF_CALL = 2**30
 
 
+@functools.lru_cache(maxsize=64)
 def split_into_batches(n_rows, batch_size, smallest=1):
     """Say how an epoch of `n_rows` rows is cut.
 
@@ -29,14 +31,14 @@ def split_into_batches(n_rows, batch_size, smallest=1):
 
     Returns
     -------
-    runs : list of (n_batches, n_rows_of_a_batch)
+    runs : tuple of (n_batches, n_rows_of_a_batch)
 
     Examples
     --------
     >>> split_into_batches(100, 32)
-    [(3, 32), (1, 4)]
+    ((3, 32), (1, 4))
     >>> split_into_batches(97, 32, smallest=2)
-    [(2, 32), (1, 33)]
+    ((2, 32), (1, 33))
     """
     n_full, rest = divmod(n_rows, batch_size)
     runs = [(n_full, batch_size)]
@@ -44,7 +46,7 @@ def split_into_batches(n_rows, batch_size, smallest=1):
         runs = [(n_full - 1, batch_size), (1, batch_size + rest)]
     elif rest:
         runs.append((1, rest))
-    return [run for run in runs if run[0]]
+    return tuple(run for run in runs if run[0])
 
 
 def can_be_compiled(network_plans, update_plans, loss, device):
@@ -89,7 +91,7 @@ def run_epoch_together(trainers, X, y, order, rates, weights=None, watcher=None,
         are_compiled = [trainer.compiles(sum(n_batches for n_batches, _ in runs)) for trainer in trainers]
         for chunk, count in first.chunks.gather(runs, X, y, order, weights, sample_weight, twins):
             for trainer, own, total, is_compiled in zip(trainers, rates, totals, are_compiled, strict=True):
-                total += trainer.train_on(chunk, count, own, watcher, is_compiled=is_compiled)
+                chunk.add_up(trainer.train_on(chunk, count, own, watcher, is_compiled=is_compiled), total)
         for trainer in trainers:
             trainer.n_epochs += 1
         n_counted = n_rows if sample_weight is None else sample_weight[order].sum((-2, -1))
@@ -188,15 +190,14 @@ class Trainer:
 
         Returns
         -------
-        loss : Tensor of shape (n_networks,)
-            Sum of the rows' losses.
+        losses : Tensor of shape (count, n_networks)
+            Mean loss of each batch.
         """
         if chunk not in self._steps:
             self._steps[chunk] = _Steps(self.network, self._update, self._loss, chunk)
         steps = self._steps[chunk]
         steps.draw_masks(count)
-        losses = (steps.run_compiled if is_compiled else steps.run)(count, rates, watcher)
-        return chunk.total_loss(losses)
+        return (steps.run_compiled if is_compiled else steps.run)(count, rates, watcher)
 
     @cached_property
     def _can_compile(self):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -102,6 +103,11 @@ class TrainingData:
     sample_weight: torch.Tensor | None = None
     twins: torch.Tensor | None = None
     validation: "TrainingData | None" = None
+
+    @cached_property
+    def are_rows_in_order(self):
+        """Whether the training rows are the first ones of all, in their order."""
+        return torch.equal(self.training_rows, torch.arange(len(self.training_rows)))
 
     @property
     def is_validated(self):

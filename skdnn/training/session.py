@@ -117,7 +117,10 @@ class Session:
     def draw_order(self):
         """Return the indices of the training rows in the order of the next epoch."""
         rows = self.data.training_rows
-        return rows[torch.randperm(len(rows), generator=self._order)] if self.plan.shuffle else rows
+        if not self.plan.shuffle:
+            return rows
+        order = torch.randperm(len(rows), generator=self._order)
+        return order if self.data.are_rows_in_order else rows[order]
 
     def end_epoch(self):
         """Return the mean loss of the epoch, the penalty after it, and whether all is finite."""

@@ -523,5 +523,5 @@ CUTS = [
 @pytest.mark.parametrize(("n_rows", "batch_size", "smallest", "expected"), CUTS)
 def test_split_into_batches(n_rows, batch_size, smallest, expected):
     runs = split_into_batches(n_rows, batch_size, smallest)
-    assert runs == expected
+    assert list(runs) == expected
     assert sum(n_batches * size for n_batches, size in runs) == n_rows
