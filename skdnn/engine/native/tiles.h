@@ -31,6 +31,10 @@
  * the other one, what stays in the second cache. */
 #define MAX_DEPTH 512
 #define MAX_WHOLE (1 << 17)
+#define MAX_NARROW_DEPTH 2048
+
+/* Steps of the depth by which packing is ahead of multiplying, where it goes step by step. */
+#define STEPS_AHEAD 1
 
 /* Numbers along each side, and multiplications, from which tiles are faster than vectors: smaller products fill them badly, and
  * take as long to split as to multiply. */
@@ -263,12 +267,12 @@ block_of(place out, int64_t row, int64_t col)
 
 /* Write up to 16 x 16 sums. */
 INLINE TILES void
-write_block(const float *sums, place out, int64_t n_rows, int64_t n_cols)
+write_block(const float *sums, int64_t sums_row, place out, int64_t n_rows, int64_t n_cols)
 {
     __m512 x[SIDE];
 #pragma GCC unroll 16
     for (int i = 0; i < SIDE; i++)
-        x[i] = _mm512_load_ps(sums + i * TILE_PANEL);
+        x[i] = _mm512_load_ps(sums + i * sums_row);
     if (out.is_transposed) {
         transpose_square(x);
         const int64_t swapped = n_rows;
@@ -382,9 +386,164 @@ multiply_panel(const stretch *whole, const stretch *panel, stretch *next, place 
             continue;
         for (int k = 0; k < left_tiles * SIDE; k += SIDE)
             for (int j = 0; j < right_tiles * SIDE; j += SIDE)
-                write_block(sums + k * TILE_PANEL + j, block_of(block, k, j), n_rows - k, n_cols - j);
+                write_block(sums + k * TILE_PANEL + j, TILE_PANEL, block_of(block, k, j), n_rows - k, n_cols - j);
     }
 }
+
+/* The product of up to four tiles of the factor that is packed as a whole with one tile of the other, or of up to two with two,
+ * over a step of the depth: `whole_row` is how far the tiles of the former are from each other. Tiles 0 to 3 are sums. Meanwhile
+ * tiles of the next step are packed, which takes other parts of the processor. */
+INLINE TILES void
+multiply_step(const int whole_tiles, const int other_tiles, const int whole_is_left, const uint16_t *whole, int64_t whole_row,
+              const uint16_t *other, const packing *next, int n_next)
+{
+#define WHOLE(tile, i, part) _tile_loadd(tile, whole + i * whole_row + part * TILE_NUMBERS, 64);
+#define OTHER(tile, i, part) _tile_loadd(tile, other + (i * PARTS + part) * TILE_NUMBERS, 64);
+#define ADD(sum, own, others)                                                                                                  \
+    if (whole_is_left) {                                                                                                       \
+        _tile_dpbf16ps(sum, own, others);                                                                                      \
+    } else {                                                                                                                   \
+        _tile_dpbf16ps(sum, others, own);                                                                                      \
+    }
+#define PACK(stage)                                                                                                            \
+    for (int k = 0; k < n_next; k++)                                                                                           \
+        pack_rows(&next[k], 3 * stage, stage == 5 ? SIDE : 3 * stage + 3);
+/* Each whole tile with the only other one. */
+#define EACH(stage, part)                                                                                                      \
+    WHOLE(5, 0, part) ADD(0, 5, 4) WHOLE(6, 1, part) ADD(1, 6, 4) WHOLE(7, 2, part) ADD(2, 7, 4) if (whole_tiles == 4)         \
+    {                                                                                                                          \
+        WHOLE(5, 3, part) ADD(3, 5, 4)                                                                                         \
+    }                                                                                                                          \
+    PACK(stage)
+/* Up to two with up to two. */
+#define WHOLES(part)                                                                                                           \
+    WHOLE(6, 0, part) if (whole_tiles == 2)                                                                                    \
+    {                                                                                                                          \
+        WHOLE(7, 1, part)                                                                                                      \
+    }
+#define OTHERS(part)                                                                                                           \
+    OTHER(4, 0, part) if (other_tiles == 2)                                                                                    \
+    {                                                                                                                          \
+        OTHER(5, 1, part)                                                                                                      \
+    }
+#define ALL(stage)                                                                                                             \
+    ADD(0, 6, 4) if (other_tiles == 2)                                                                                         \
+    {                                                                                                                          \
+        ADD(1, 6, 5)                                                                                                           \
+    }                                                                                                                          \
+    if (whole_tiles == 2) {                                                                                                    \
+        ADD(2, 7, 4) if (other_tiles == 2)                                                                                     \
+        {                                                                                                                      \
+            ADD(3, 7, 5)                                                                                                       \
+        }                                                                                                                      \
+    }                                                                                                                          \
+    PACK(stage)
+    if (whole_tiles > 2) {
+        OTHER(4, 0, 2) EACH(0, 0)
+        OTHER(4, 0, 1) EACH(1, 1) EACH(2, 0)
+        OTHER(4, 0, 0) EACH(3, 2) EACH(4, 1) EACH(5, 0)
+    } else {
+        OTHERS(2) WHOLES(0) ALL(0)
+        OTHERS(1) ALL(1)
+        WHOLES(1) ALL(2)
+        OTHERS(0) ALL(3)
+        WHOLES(2) ALL(4)
+        WHOLES(0) ALL(5)
+    }
+#undef WHOLE
+#undef OTHER
+#undef ADD
+#undef PACK
+#undef EACH
+#undef WHOLES
+#undef OTHERS
+#undef ALL
+}
+
+/* Steps of a factor that is packed step by step: `at_a_time` of its tiles over the depth, then the next ones. */
+typedef struct {
+    const stretch *of;
+    int at_a_time;
+    int64_t n_steps, i, p, slot;
+    uint16_t *packed; /* as many steps as are ahead, and the one that is in use */
+} conveyor;
+
+/* What is to be packed for the next step: up to two tiles. */
+INLINE TILES int
+tiles_of_step(conveyor *belt, packing *tiles)
+{
+    uint16_t *out = belt->packed + belt->slot * belt->at_a_time * PARTS * TILE_NUMBERS;
+    int n = 0;
+    for (; n < belt->at_a_time && (belt->i + n) * SIDE < belt->of->n_along; n++) {
+        tiles[n] = straight_tile(belt->of, belt->i + n, belt->p);
+        tiles[n].out = out + n * PARTS * TILE_NUMBERS;
+    }
+    belt->slot = belt->slot == STEPS_AHEAD ? 0 : belt->slot + 1;
+    if (++belt->p == belt->n_steps) {
+        belt->p = 0;
+        belt->i += belt->at_a_time;
+    }
+    return n;
+}
+
+/* Multiply a packed factor of up to four tiles with another one that is packed a few steps ahead: what is packed is still in the
+ * first cache when it is used, and used once. */
+INLINE TILES void
+multiply_narrow(const int whole_tiles, const int whole_is_left, const stretch *whole, const stretch *other, place out,
+                uint16_t *packed)
+{
+    _Alignas(64) float sums[4][SIDE * SIDE];
+    const int at_a_time = whole_tiles > 2 ? 1 : 2;
+    const int64_t n_steps = tiles_of(whole->n_depth, TILE_DEPTH), whole_row = n_steps * PARTS * TILE_NUMBERS;
+    conveyor belt = {other, at_a_time, n_steps, 0, 0, 0, packed};
+    packing tiles[2];
+    for (int ahead = 0; ahead < STEPS_AHEAD; ahead++)
+        for (int k = tiles_of_step(&belt, tiles) - 1; k >= 0; k--)
+            pack_rows(&tiles[k], 0, SIDE);
+    int64_t slot = 0;
+    for (int64_t i = 0; i * SIDE < other->n_along; i += at_a_time) {
+        const int n_now = other->n_along - i * SIDE > SIDE ? at_a_time : 1;
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int64_t p = 0; p < n_steps; p++) {
+            const uint16_t *own = whole->out + p * PARTS * TILE_NUMBERS, *now = packed + slot * at_a_time * PARTS * TILE_NUMBERS;
+            const int n_next = tiles_of_step(&belt, tiles);
+            slot = slot == STEPS_AHEAD ? 0 : slot + 1;
+            __asm__ volatile("" : : : "memory"); /* loading a tile does not say that it reads memory */
+            if (n_now == 1)
+                multiply_step(whole_tiles, 1, whole_is_left, own, whole_row, now, tiles, n_next);
+            else
+                multiply_step(whole_tiles, 2, whole_is_left, own, whole_row, now, tiles, n_next);
+        }
+        _tile_stored(0, sums[0], 4 * SIDE);
+        _tile_stored(1, sums[1], 4 * SIDE);
+        _tile_stored(2, sums[2], 4 * SIDE);
+        _tile_stored(3, sums[3], 4 * SIDE);
+        for (int w = 0; w < whole_tiles; w++)
+            for (int o = 0; o < n_now; o++) {
+                const int64_t of_whole = w * SIDE, of_other = (i + o) * SIDE;
+                const int64_t n_whole = whole->n_along - of_whole, n_other = other->n_along - of_other;
+                write_block(sums[w * at_a_time + o], SIDE,
+                            block_of(out, whole_is_left ? of_whole : of_other, whole_is_left ? of_other : of_whole),
+                            whole_is_left ? n_whole : n_other, whole_is_left ? n_other : n_whole);
+            }
+    }
+}
+
+#define DEFINE_NARROW(n)                                                                                                       \
+    static TILES void multiply_narrow_##n(const stretch *whole, const stretch *other, place out, uint16_t *packed)             \
+    {                                                                                                                          \
+        if (whole->is_left)                                                                                                    \
+            multiply_narrow(n, 1, whole, other, out, packed);                                                                  \
+        else                                                                                                                   \
+            multiply_narrow(n, 0, whole, other, out, packed);                                                                  \
+    }
+DEFINE_NARROW(2)
+DEFINE_NARROW(3)
+DEFINE_NARROW(4)
+#undef DEFINE_NARROW
 
 /* Numbers along the result of the factor that is packed as a whole. */
 INLINE int64_t
@@ -395,11 +554,20 @@ most_of_whole(int64_t n_along, int64_t n_depth)
     return n_along < most ? n_along : most;
 }
 
-/* Numbers of scratch that a product needs: the parts of one factor and of two panels of the other. */
+/* Whether the smaller factor has so few tiles that the other one is used up at once. */
+INLINE int
+is_narrow(const operation *op)
+{
+    return (op->cols < op->rows ? op->cols : op->rows) <= 4 * SIDE && op->depth <= MAX_NARROW_DEPTH;
+}
+
+/* Numbers of scratch that a product needs: the parts of one factor and of two panels, or steps, of the other. */
 static int64_t
 tiles_scratch(const operation *op)
 {
     const int64_t n_whole = op->cols < op->rows ? op->cols : op->rows;
+    if (is_narrow(op))
+        return (tiles_of(n_whole, SIDE) * tiles_of(op->depth, TILE_DEPTH) + 2 * (STEPS_AHEAD + 1)) * PARTS * TILE_NUMBERS / 2;
     const int64_t steps = tiles_of(op->depth < MAX_DEPTH ? op->depth : MAX_DEPTH, TILE_DEPTH);
     const int64_t n_tiles = (tiles_of(most_of_whole(n_whole, op->depth), SIDE) + 4) * steps * PARTS;
     return n_tiles * TILE_NUMBERS / 2; /* two of bfloat16 take the place of one */
@@ -445,6 +613,16 @@ tiles_product(const operation *op, float *const *x, float *scratch)
     const plan how = plan_of(op, x);
     const int64_t most = most_of_whole(how.n_whole, op->depth);
     uint16_t *parts = (uint16_t *)scratch;
+    if (is_narrow(op)) {
+        const stretch whole = {how.whole, how.n_whole, op->depth, how.whole_is_left, parts, 0};
+        const stretch other = {how.other, how.n_other, op->depth, !how.whole_is_left, NULL, 0};
+        const place out = {x[0], op->x[0].row, how.is_transposed, 0, x[3]};
+        const int64_t n_tiles = tiles_of(how.n_whole, SIDE);
+        uint16_t *packed = parts + n_tiles * tiles_of(op->depth, TILE_DEPTH) * PARTS * TILE_NUMBERS;
+        pack(&whole);
+        (n_tiles == 4 ? multiply_narrow_4 : n_tiles == 3 ? multiply_narrow_3 : multiply_narrow_2)(&whole, &other, out, packed);
+        return;
+    }
     for (int64_t p = 0; p < op->depth; p += MAX_DEPTH) {
         const int64_t depth = op->depth - p < MAX_DEPTH ? op->depth - p : MAX_DEPTH;
         const int64_t size = tiles_of(depth, TILE_DEPTH) * PARTS * TILE_NUMBERS;
