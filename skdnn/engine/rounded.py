@@ -8,11 +8,11 @@ from skdnn.engine.layers import Buffers, Dense
 from skdnn.engine.storage import empty_for_each
 
 # Multiplications of a product, and rows of a batch, from which it pays to round its factors: steps with such products are not
-# programs. How many times as fast fits are then, on one thread of a CPU with AMX: 0.86 at 10 million (64x400x400), 0.98 at 13
-# (200x256x256), 1.02 and 1.16 at 17 (64x512x512, 256x256x256), 1.4 at 32 (200x400x400), 1.9 at 67 (256x512x512). With few rows,
-# rounding the kernel and its gradient takes what the products save.
-_PRODUCTS_THAT_PAY = 16_000_000
-_ROWS_THAT_PAY = 64
+# programs. How many times as fast fits are then, on one thread of a CPU with AMX, whose tiles programs use, too: 0.86 at 47
+# million (200x784x300), 0.81 at 67 (64x1024x1024), 1.04 at 105 (100x1024x1024), 1.3 at 134 (512x512x512), 1.6 at 268
+# (256x1024x1024). With few rows, rounding the kernel and its gradient takes what the products save.
+_PRODUCTS_THAT_PAY = 64_000_000
+_ROWS_THAT_PAY = 100
 
 
 class RoundedDense(Dense):

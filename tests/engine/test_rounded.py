@@ -15,7 +15,7 @@ from skdnn.engine.layers import Dense
 from skdnn.engine.program import compile_steps
 from skdnn.engine.rounded import RoundedDense
 
-N_ROWS, N_IN, N_OUT = 64, 640, 400
+N_ROWS, N_IN, N_OUT = 100, 1280, 512
 HALF_UNIT = 2.0**-8  # the most that rounding to bfloat16 changes, relative
 
 networks = pytest.mark.parametrize("n_networks", [1, 3])
