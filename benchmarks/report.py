@@ -23,7 +23,7 @@ max norm and an l1 penalty, which `MLPClassifier` does not have. Accuracies are 
 _LIMIT = """The products that a fit cannot do without (outputs, kernels' gradients, inputs' gradients) at the rate of the
 fastest product that torch has here, of those of the workload's own shapes and of 1,024 x 1,024 x 1,024, under each setting that
 computes in the dtype's own precision; beside that the same products at the rates of their own shapes, which is what is left
-where nothing but products is done."""
+where nothing but products is done. Over 100 %, skdnn's own kernels multiply faster than any of torch's."""
 
 _COMPANY = """One thread and two, alone and beside another process that keeps one core busy; shorter fits than above. Where the
 gain is over 1, two threads are faster."""
