@@ -9,8 +9,8 @@ import torch
 from skdnn.engine.chunks import Chunks
 from skdnn.engine.program import compile_steps, instruction_set
 
-# Steps are made by programs from the epoch on in which there are this many of them: to make a program takes as long. The number
-# of epochs that are to come must not matter, or a network's bits would depend on it.
+# Steps are made by programs from the epoch on in which there are this many of them, and more than one on batches of their size:
+# to make a program takes as long. How many epochs are to come must not matter, or a network's bits would depend on it.
 FIRST_COMPILED_STEP = 8
 
 # Multiplications in products of a batch with all kernels that one call of a program may make: some hundredths of a second, for
@@ -88,10 +88,10 @@ def run_epoch_together(trainers, X, y, order, rates, weights=None, watcher=None,
         like = first.network.gradient
         totals = [like.new_zeros(trainer.network.n_networks) for trainer in trainers]
         runs = split_into_batches(n_rows, first.batch_size, first.smallest_batch)
-        are_compiled = [trainer.compiles(sum(n_batches for n_batches, _ in runs)) for trainer in trainers]
+        are_compiled = [trainer.sizes_of_programs(runs) for trainer in trainers]
         for chunk, count in first.chunks.gather(runs, X, y, order, weights, sample_weight, twins):
-            for trainer, own, total, is_compiled in zip(trainers, rates, totals, are_compiled, strict=True):
-                chunk.add_up(trainer.train_on(chunk, count, own, watcher, is_compiled=is_compiled), total)
+            for trainer, own, total, sizes in zip(trainers, rates, totals, are_compiled, strict=True):
+                chunk.add_up(trainer.train_on(chunk, count, own, watcher, is_compiled=chunk.size in sizes), total)
         for trainer in trainers:
             trainer.n_epochs += 1
         n_counted = n_rows if sample_weight is None else sample_weight[order].sum((-2, -1))
@@ -170,9 +170,12 @@ class Trainer:
         (loss,) = run_epoch_together([self], X, y, order, [rates], weights, watcher, sample_weight=sample_weight, twins=twins)
         return loss
 
-    def compiles(self, n_batches):
-        """Whether the steps of the next epoch, on so many batches, are made by programs."""
-        return (self.n_epochs + 1) * n_batches >= FIRST_COMPILED_STEP and self._can_compile and torch.get_num_threads() == 1
+    def sizes_of_programs(self, runs):
+        """Return the sizes of batches whose steps are made by programs in an epoch of such runs, the next one."""
+        n_steps = (self.n_epochs + 1) * sum(n_batches for n_batches, _ in runs)
+        if n_steps < FIRST_COMPILED_STEP or not self._can_compile or torch.get_num_threads() > 1:
+            return ()
+        return [size for n_batches, size in runs if (self.n_epochs + 1) * n_batches > 1]
 
     def train_on(self, chunk, count, rates, watcher=None, *, is_compiled=False):
         """Train on the first batches of a chunk.
