@@ -45,6 +45,7 @@ PRODUCTS = [
     (96, 97, 1030),
     (320, 352, 512),
     (289, 301, 515),
+    (40, 64, 2100),
 ]
 
 # What an affine layer multiplies, of shapes (rows, depth) and (depth, cols): the operands' shapes as they lie in memory, the
