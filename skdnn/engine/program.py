@@ -36,9 +36,6 @@ if _native is not None and _LAYOUT.size != _native.OPERATION_SIZE:
 _NOWHERE = ((0, 0, 0, 0),) * 10
 _ZEROS = (0,) * 5
 
-if _native is not None and _LAYOUT.size != _native.OPERATION_SIZE:
-    raise ImportError("skdnn.engine._native was built from other sources than these; install skdnn anew.")
-
 
 def instruction_set():
     """Return the name of the vector instructions that programs use, or None where there can be no programs."""

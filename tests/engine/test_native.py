@@ -127,7 +127,7 @@ def test_a_product_in_float32_is_as_exact_as_torchs(spread):
     out = torch.empty(70, 90)
     for own in programs_of(lambda i, _: torch.mm(x, kernel.mT, out=out)):
         own.run([()])
-        assert error(out) <= 1.5 * error(x @ kernel.mT)
+        assert error(out) <= 1.05 * error(x @ kernel.mT)
 
 
 @both_dtypes

@@ -72,8 +72,8 @@ write_block(const float *sums, int64_t sums_row, place out, int64_t n_rows, int6
 }
 
 /* The product of 2 x 2 tiles over the depth, or of fewer: `left_tiles` and `right_tiles` are how many there are. Tiles 0 to 3 are
- * sums, 4 and 5 the left factor, 6 and 7 the right one. Meanwhile up to `packs` tiles a step of another panel are packed, which
- * takes other parts of the processor. */
+ * sums, 4 and 5 the left factor, 6 and 7 the right one. Meanwhile up to `packs` tiles a step of another panel are packed: the
+ * arithmetic of that is free beside products of tiles, though its stores are not. */
 INLINE TILES void
 multiply_tiles(const int left_tiles, const int right_tiles, const uint16_t *left, const uint16_t *right, int64_t n_steps,
                stretch *next, int packs, int adds, float *sums, int64_t sums_row)
@@ -172,7 +172,7 @@ multiply_panel(const stretch *whole, const stretch *panel, stretch *next, place 
 
 /* The product of up to four tiles of the factor that is packed as a whole with one tile of the other, or of up to two with two,
  * over a step of the depth: `whole_row` is how far the tiles of the former are from each other. Tiles 0 to 3 are sums. Meanwhile
- * tiles of the next step are packed, which takes other parts of the processor. */
+ * tiles of the next step are packed. */
 INLINE TILES void
 multiply_step(const int whole_tiles, const int other_tiles, const int whole_is_left, const uint16_t *whole, int64_t whole_row,
               const uint16_t *other, const packing *next, int n_next)
