@@ -219,8 +219,8 @@ NAME(multiply_rest)(int64_t rows, int64_t cols, int64_t depth, const real *a, in
         }
 }
 
-/* What it costs to multiply (rows, depth) by (depth, cols), the latter packed: a vector's product is half a cycle; so is packing
- * a number, and reading one of the other factor where that does not lie along the depth. */
+/* What it costs to multiply (rows, depth) by (depth, cols), the latter packed: a vector's product is half a cycle; so is
+ * packing a number, and reading one of the other factor where that does not lie along the depth. */
 static int64_t
 NAME(cost)(int64_t rows, int64_t depth, int64_t cols, int64_t a_depth)
 {

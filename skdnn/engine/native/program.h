@@ -21,9 +21,9 @@ typedef struct {
 #define IN_SCRATCH ((void *)1)
 
 /* One kernel's call. What it writes comes first among its operands. `number[i]` is a constant where `variable[i]` is 0; else
- * it is the number of the step at |variable| - 1, with the sign of `variable`. A chain of operations on equally many
- * elements begins with one whose `chain` is its length; so does a product and what follows it, on as many elements as its result
- * has, which is in scratch memory. */
+ * it is the number of the step at |variable| - 1, with the sign of `variable`. A chain of operations on equally many elements
+ * begins with one whose `chain` is its length; so does a product and what follows it, on as many elements as its result has,
+ * which is in scratch memory. */
 typedef struct {
     int64_t code, chain;
     int64_t rows, cols, depth;

@@ -133,9 +133,9 @@ transpose_into(const float *in, int64_t row, int64_t n_rows, int64_t n_cols, flo
         _mm512_store_ps(out + i * SIDE, x[i]);
 }
 
-/* A tile to be packed, from rows of its numbers that lie one after the other. Pairs are of numbers 16 apart along the depth: which
- * are paired does not matter as long as both factors pair the same. `second` is how far the pairs' second numbers are from their
- * first ones; there are as many rows of either, and columns, as told. */
+/* A tile to be packed, from rows of its numbers that lie one after the other. Pairs are of numbers 16 apart along the depth:
+ * which are paired does not matter as long as both factors pair the same. `second` is how far the pairs' second numbers are
+ * from their first ones; there are as many rows of either, and columns, as told. */
 typedef struct {
     const float *in;
     int64_t row, second, n_firsts, n_seconds;
@@ -162,8 +162,9 @@ pack_rows(const packing *tile, int begin, int end)
     }
 }
 
-/* What of a factor is packed: tile by tile along the result and within that along the depth, the parts of each one after the other.
- * A tile of the left factor has a row for each number along the result, one of the right factor for each pair along the depth. */
+/* What of a factor is packed: tile by tile along the result and within that along the depth, the parts of each one after the
+ * other. A tile of the left factor has a row for each number along the result, one of the right factor for each pair along
+ * the depth. */
 typedef struct {
     factor x;
     int64_t n_along, n_depth;

@@ -14,8 +14,8 @@
 #include "program.h"
 #include "tile_packing.h"
 
-/* Numbers along the depth that are multiplied at a time, and numbers of the factor that is packed as a whole: with two panels of
- * the other one, what stays in the second cache. */
+/* Numbers along the depth that are multiplied at a time, and numbers of the factor that is packed as a whole: with two panels
+ * of the other one, what stays in the second cache. */
 #define MAX_DEPTH 512
 #define MAX_WHOLE (1 << 17)
 #define MAX_NARROW_DEPTH 2048
@@ -71,9 +71,9 @@ write_block(const float *sums, int64_t sums_row, place out, int64_t n_rows, int6
     }
 }
 
-/* The product of 2 x 2 tiles over the depth, or of fewer: `left_tiles` and `right_tiles` are how many there are. Tiles 0 to 3 are
- * sums, 4 and 5 the left factor, 6 and 7 the right one. Meanwhile up to `packs` tiles a step of another panel are packed: the
- * arithmetic of that is free beside products of tiles, though its stores are not. */
+/* The product of 2 x 2 tiles over the depth, or of fewer: `left_tiles` and `right_tiles` are how many there are. Tiles 0 to 3
+ * are sums, 4 and 5 the left factor, 6 and 7 the right one. Meanwhile up to `packs` tiles a step of another panel are packed:
+ * the arithmetic of that is free beside products of tiles, though its stores are not. */
 INLINE TILES void
 multiply_tiles(const int left_tiles, const int right_tiles, const uint16_t *left, const uint16_t *right, int64_t n_steps,
                stretch *next, int packs, int adds, float *sums, int64_t sums_row)
@@ -133,8 +133,8 @@ multiply_tiles(const int left_tiles, const int right_tiles, const uint16_t *left
 #undef MULTIPLY
 }
 
-/* Multiply a packed factor with a panel of the other one: up to two tiles' rows or columns of the result. Meanwhile the next panel
- * is packed. */
+/* Multiply a packed factor with a panel of the other one: up to two tiles' rows or columns of the result. Meanwhile the next
+ * panel is packed. */
 static TILES void
 multiply_panel(const stretch *whole, const stretch *panel, stretch *next, place out)
 {
@@ -170,9 +170,9 @@ multiply_panel(const stretch *whole, const stretch *panel, stretch *next, place 
     }
 }
 
-/* The product of up to four tiles of the factor that is packed as a whole with one tile of the other, or of up to two with two,
- * over a step of the depth: `whole_row` is how far the tiles of the former are from each other. Tiles 0 to 3 are sums. Meanwhile
- * tiles of the next step are packed. */
+/* The product of up to four tiles of the factor that is packed as a whole with one tile of the other, or of up to two with
+ * two, over a step of the depth: `whole_row` is how far the tiles of the former are from each other. Tiles 0 to 3 are sums.
+ * Meanwhile tiles of the next step are packed. */
 INLINE TILES void
 multiply_step(const int whole_tiles, const int other_tiles, const int whole_is_left, const uint16_t *whole, int64_t whole_row,
               const uint16_t *other, const packing *next, int n_next)
@@ -266,8 +266,8 @@ tiles_of_step(conveyor *belt, packing *tiles)
     return n;
 }
 
-/* Multiply a packed factor of up to four tiles with another one that is packed a few steps ahead: what is packed is still in the
- * first cache when it is used, and used once. */
+/* Multiply a packed factor of up to four tiles with another one that is packed a few steps ahead: what is packed is still in
+ * the first cache when it is used, and used once. */
 INLINE TILES void
 multiply_narrow(const int whole_tiles, const int whole_is_left, const stretch *whole, const stretch *other, place out,
                 uint16_t *packed)
