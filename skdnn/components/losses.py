@@ -29,7 +29,7 @@ class Loss(Component):
         """Return the loss of predictions that know nothing of a row, a float; inf where that depends on the data."""
         return math.inf
 
-    def prepare(self, y, n_outputs, row_weight, dtype):
+    def prepare(self, y, n_outputs, row_weight, dtype, out=None):
         """Return the targets of some rows.
 
         Parameters
@@ -40,6 +40,8 @@ class Loss(Component):
         row_weight : float or Tensor of shape (..., n_rows, 1) or (..., n_rows, n_outputs)
             What each row counts in its batch's loss: 1 / n_rows, times its weight if it has one.
         dtype : torch.dtype
+        out : Tensor like `targets`, default=None
+            Where to write them; by default a new one.
 
         Returns
         -------
@@ -119,9 +121,9 @@ class CategoricalCrossentropy(_Crossentropy):
     def of_guessing(self, n_outputs):
         return math.log(n_outputs)
 
-    def prepare(self, y, n_outputs, row_weight, dtype):
+    def prepare(self, y, n_outputs, row_weight, dtype, out=None):
         # Minus the weighted one-hot rows: the gradient of the log-probabilities.
-        targets = torch.zeros(*y.shape, n_outputs, dtype=dtype, device=y.device)
+        targets = torch.zeros(*y.shape, n_outputs, dtype=dtype, device=y.device) if out is None else out.zero_()
         if not self.label_smoothing:
             return targets.scatter_(-1, y.unsqueeze(-1), -row_weight)
         targets.scatter_(-1, y.unsqueeze(-1), self.label_smoothing - 1.0)
@@ -158,8 +160,8 @@ class BinaryCrossentropy(_Crossentropy):
     def of_guessing(self, n_outputs):
         return math.log(2.0)
 
-    def prepare(self, y, n_outputs, row_weight, dtype):
-        return self._smooth(y.unsqueeze(-1).to(dtype)).mul_(row_weight)
+    def prepare(self, y, n_outputs, row_weight, dtype, out=None):
+        return torch.mul(self._smooth(y.unsqueeze(-1).to(dtype)), row_weight, out=out)
 
     def gradient(self, outputs, targets, row_weight, out):
         return torch.sigmoid(outputs, out=out).mul_(row_weight).sub_(targets)
@@ -193,8 +195,8 @@ class MultilabelCrossentropy(BinaryCrossentropy):
     def of_guessing(self, n_outputs):
         return n_outputs * math.log(2.0)
 
-    def prepare(self, y, n_outputs, row_weight, dtype):
-        return self._smooth(y.to(dtype)) * row_weight
+    def prepare(self, y, n_outputs, row_weight, dtype, out=None):
+        return torch.mul(self._smooth(y.to(dtype)), row_weight, out=out)
 
     def to_module(self):
         return _LossModule(self)
@@ -231,8 +233,8 @@ class RegressionLoss(Loss):
         is_constant = scale <= 10 * np.finfo(np.float64).eps * np.abs(mean)
         return mean, np.where(is_constant, 1.0, scale)
 
-    def prepare(self, y, n_outputs, row_weight, dtype):
-        return y.to(dtype)
+    def prepare(self, y, n_outputs, row_weight, dtype, out=None):
+        return y.to(dtype) if out is None else out.copy_(y)
 
     def gradient(self, outputs, targets, row_weight, out):
         if targets.shape != outputs.shape:  # networks in lockstep that share the batch
@@ -405,8 +407,9 @@ class Quantile(RegressionLoss):
     def n_outputs(self, n_targets):
         return n_targets * len(self.levels)
 
-    def prepare(self, y, n_outputs, row_weight, dtype):
-        return y.to(dtype).repeat_interleave(len(self.levels), -1)
+    def prepare(self, y, n_outputs, row_weight, dtype, out=None):
+        targets = y.to(dtype).repeat_interleave(len(self.levels), -1)
+        return targets if out is None else out.copy_(targets)
 
     def _slope(self, residual):
         return residual.copy_((residual > 0).to(residual.dtype) - self._level_of_each(residual))

@@ -117,7 +117,7 @@ class L2(Regularizer):
         self.l2 = l2
 
     def penalty(self, kernel):
-        return _flat(self.l2) * kernel.square().sum(dim=(-2, -1)) / 2
+        return torch.linalg.vector_norm(kernel, dim=(-2, -1)).square_().mul_(_flat(self.l2) / 2)
 
     def add_gradient(self, kernel, gradient, scratch):
         _add_scaled(gradient, kernel, self.l2)

@@ -1,8 +1,10 @@
 """Batches of an epoch, gathered some tens at a time: a batch is then a view, and gathering costs one call for all of them."""
 
 import math
+import operator
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from skdnn.engine.rows import gather_rows
@@ -137,18 +139,19 @@ class _Store:
         begin = parts[0][0].begin * math.prod(self.own)
         rows = slice(begin, begin + len(order))
         gather_rows(X, order, self.x[rows])
-        y = y[order]
+        y = y.index_select(0, order)
         start = 0
         for chunk, count in parts:
             n_rows = count * chunk.size * math.prod(self.own)
             own = slice(start, start + n_rows)
-            chunk.begin_filling(y[own], None if twins is None else twins[order[own]])
+            chunk.begin_filling(y, own, None if twins is None else twins[order[own]])
             if sample_weight is not None:
                 chunk.share(sample_weight[order[own]], count)
             start += n_rows
         if weights is not None:
             torch.mul(weights[order], self.shares[rows], out=self.weights[rows])
-        self.targets[rows] = self._loss.prepare(y, self.targets.shape[-1], self.weights[rows], self.x.dtype)
+        targets = self.targets[rows]
+        self._loss.prepare(y, targets.shape[-1], self.weights[rows], targets.dtype, out=targets)
 
 
 class Chunk:
@@ -170,7 +173,7 @@ class Chunk:
     n_batches, size, store, begin
         As given.
     x : Tensor of shape (n_batches, [n_networks,] size, n_features)
-    y : Tensor of shape (count, [n_networks or 1,] size)
+    y : Tensor of shape (count, [n_networks or 1,] size, ...)
         Targets of the batches that were filled in last.
     twins : Tensor of shape ([n_networks or 1,] n_rows) or None
         Of their rows; see `Trainer.run_epoch`.
@@ -204,10 +207,15 @@ class Chunk:
         """Whether this chunk's rows lie behind those of the first `count` batches of another."""
         return self.store is other.store and self.begin == other.begin + count * other.size
 
-    def begin_filling(self, y, twins):
-        """Note the targets, and perhaps twins, of rows that are filled in."""
-        self.y = y.view(-1, *self.store.shared, self.size, *y.shape[1:])
+    def begin_filling(self, y, rows, twins):
+        """Note the targets, which are some rows of `y`, and perhaps twins of rows that are filled in."""
+        self._y = y, rows
         self.twins = None if twins is None else twins.view(-1, self.size)
+
+    @property
+    def y(self):
+        y, rows = self._y
+        return y[rows].view(-1, *self.store.shared, self.size, *y.shape[1:])
 
     def share(self, sample_weight, count):
         """Note what the rows of the first batches are of them."""
@@ -237,16 +245,20 @@ class Chunk:
     def _places_of_losses(self):
         return [(self.batch_losses[i], self.outputs[i], self.targets[i], self.weights_of(i)) for i in range(self.n_batches)]
 
-    def add_up(self, losses, total):
-        """Add the rows' losses in the first batches to a sum.
-
-        Parameters
-        ----------
-        losses : Tensor of shape (n_batches, n_networks)
-            Mean loss of each batch.
-        total : Tensor of shape (n_networks,)
-        """
+    def sum_of_losses(self, count):
+        """Return the sum of the rows' losses in the first batches, a tensor of shape (n_networks,)."""
+        losses = self.losses(slice(count))
         if self._counts is None:
-            total.add_(losses.sum(0), alpha=self.size)
-        else:
-            total += losses.mul(self._counts[: len(losses)].view(len(losses), -1)).sum(0)
+            return losses.sum(0).mul_(self.size)
+        return losses.mul(self._counts[:count].view(count, -1)).sum(0)
+
+    def sum_of_noted_losses(self, count):
+        """Do so for one network by what `note_loss` has noted, and return a float."""
+        noted = self._noted[:count].tolist()
+        if self._counts is None:
+            return self.size * math.fsum(noted)
+        return math.fsum(map(operator.mul, noted, self._counts[:count].view(-1).tolist()))
+
+    @cached_property
+    def _noted(self):
+        return self.batch_losses.view(-1).numpy()

@@ -352,14 +352,18 @@ class Masks:
         Where they are.
     rates, generators : sequence
         As of `Dropout`.
+
+    Attributes
+    ----------
+    values : Tensor
     """
 
     def __init__(self, values, rates, generators):
-        self._values, self._rates, self._generators = values, rates, generators
+        self.values, self._rates, self._generators = values, rates, generators
 
     def of(self, i):
         """Return the mask of batch `i`, wherever it is drawn."""
-        return self._values[i]
+        return self.values[i]
 
     def draw(self, n_batches, twins=None):
         """Draw the masks of the first batches, all at once: one call a network instead of one a batch.
@@ -370,7 +374,7 @@ class Masks:
         twins : Tensor of int of shape (n_networks or 1, n_rows), default=None
             Rows of the same number share a mask.
         """
-        masks = self._values[:n_batches]
+        masks = self.values[:n_batches]
         n_rows = masks.shape[-2] if twins is None else int(twins.max()) + 1
         for k, (rate, generator) in enumerate(zip(self._rates, self._generators, strict=True)):
             if rate > 0.0:

@@ -1,5 +1,6 @@
 """K networks of one shape in lockstep over flat storage; K = 1 is the ordinary network."""
 
+import functools
 from functools import partial
 
 import torch
@@ -211,6 +212,8 @@ class Network:
         """Return the sum of each network's penalties, a tensor of shape (n_networks,)."""
         if not self._regularized:
             return self._no_penalty
+        if self.n_networks == 1:
+            return functools.reduce(torch.add, (own.penalty(kernel) for _, own, kernel, _ in self._regularized)).view(1)
         total = torch.zeros_like(self._no_penalty)
         for run, regularizer, kernel, _ in self._regularized:
             total[run] += regularizer.penalty(kernel)

@@ -2,6 +2,10 @@
 
 from typing import NamedTuple
 
+# Operands and numbers of an operation; fewer are followed by these.
+N_OPERANDS, N_NUMBERS = 10, 5
+NOWHERE = (0, 0, 0, 0)
+
 # The address of an operand that is nowhere but in scratch memory: the result of a product that is followed.
 SCRATCH = 1
 

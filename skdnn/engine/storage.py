@@ -123,5 +123,5 @@ class FlatStorage:
     def norms(self, flat):
         """Return the Euclidean norm of each network's part of `flat`, a tensor of shape (n_networks,)."""
         if self.n_networks == 1:
-            return torch.linalg.vector_norm(flat, dim=0, keepdim=True)
+            return torch.linalg.vector_norm(flat, dim=-1, keepdim=True)
         return torch.linalg.vector_norm(self._matrix(flat), dim=1)

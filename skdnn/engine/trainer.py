@@ -66,7 +66,7 @@ def can_be_compiled(network_plans, update_plans, loss, device):
 def run_epoch_together(trainers, X, y, order, rates, weights=None, watcher=None, *, sample_weight=None, twins=None):
     """Train networks on the same batches: each chunk of them is gathered once, and each network then trains on all of it.
 
-    Nothing waits for the device: read the result when it is needed.
+    Nothing waits for the device: read the trainers' figures when they are needed.
 
     Parameters
     ----------
@@ -75,9 +75,6 @@ def run_epoch_together(trainers, X, y, order, rates, weights=None, watcher=None,
     rates : list of sequence
         Of each, as of `Trainer.run_epoch`, which has the other parameters, too.
 
-    Returns
-    -------
-    losses : list of Tensor of shape (n_networks,)
     """
     first = trainers[0]
     if first.network.n_networks == 1:
@@ -85,17 +82,15 @@ def run_epoch_together(trainers, X, y, order, rates, weights=None, watcher=None,
     n_rows = order.shape[-1]
     rates = [iter(own) for own in rates]
     with torch.inference_mode():
-        like = first.network.gradient
-        totals = [like.new_zeros(trainer.network.n_networks) for trainer in trainers]
         runs = split_into_batches(n_rows, first.batch_size, first.smallest_batch)
-        are_compiled = [trainer.sizes_of_programs(runs) for trainer in trainers]
-        for chunk, count in first.chunks.gather(runs, X, y, order, weights, sample_weight, twins):
-            for trainer, own, total, sizes in zip(trainers, rates, totals, are_compiled, strict=True):
-                chunk.add_up(trainer.train_on(chunk, count, own, watcher, is_compiled=chunk.size in sizes), total)
         for trainer in trainers:
-            trainer.n_epochs += 1
+            trainer.begin_epoch(runs)
+        for chunk, count in first.chunks.gather(runs, X, y, order, weights, sample_weight, twins):
+            for trainer, own in zip(trainers, rates, strict=True):
+                trainer.train_on(chunk, count, own, watcher)
         n_counted = n_rows if sample_weight is None else sample_weight[order].sum((-2, -1))
-        return [total.div_(n_counted) for total in totals]
+        for trainer in trainers:
+            trainer.end_epoch(n_counted)
 
 
 class Trainer:
@@ -111,6 +106,9 @@ class Trainer:
         Of all networks that train together; by default its own.
     n_epochs : int, default=0
         Epochs that the network has been trained for before.
+    model : Trainer, default=None
+        Of a network, an update and a loss that are equal to these, with the same chunks: its programs serve here, too, for
+        memory of this network's. The two must take turns.
 
     Attributes
     ----------
@@ -123,10 +121,11 @@ class Trainer:
         Epochs so far.
     """
 
-    def __init__(self, network, update, loss, batch_size, chunks=None, n_epochs=0):
+    def __init__(self, network, update, loss, batch_size, chunks=None, n_epochs=0, model=None):
         self.network = network
         self._update = update
         self._loss = loss
+        self._model = model
         self.chunks = Chunks(network, loss) if chunks is None else chunks
         self.batch_size = batch_size
         self.smallest_batch = network.plans[0].smallest_batch
@@ -167,17 +166,18 @@ class Trainer:
         loss : Tensor of shape (n_networks,)
             Mean loss of the rows, each taken just before the update it was part of, without penalties.
         """
-        (loss,) = run_epoch_together([self], X, y, order, [rates], weights, watcher, sample_weight=sample_weight, twins=twins)
-        return loss
+        run_epoch_together([self], X, y, order, [rates], weights, watcher, sample_weight=sample_weight, twins=twins)
+        return self.loss
 
-    def sizes_of_programs(self, runs):
-        """Return the sizes of batches whose steps are made by programs in an epoch of such runs, the next one."""
+    def begin_epoch(self, runs):
+        """Prepare for an epoch of some runs of batches, as `split_into_batches` returns them."""
+        self._total = 0.0
         n_steps = (self.n_epochs + 1) * sum(n_batches for n_batches, _ in runs)
-        if n_steps < FIRST_COMPILED_STEP or not self._can_compile or torch.get_num_threads() > 1:
-            return ()
-        return [size for n_batches, size in runs if (self.n_epochs + 1) * n_batches > 1]
+        is_compiled = n_steps >= FIRST_COMPILED_STEP and self._can_compile and torch.get_num_threads() == 1
+        # Sizes of batches whose steps are made by programs.
+        self._compiled = [size for n_batches, size in runs if is_compiled and (self.n_epochs + 1) * n_batches > 1]
 
-    def train_on(self, chunk, count, rates, watcher=None, *, is_compiled=False):
+    def train_on(self, chunk, count, rates, watcher=None):
         """Train on the first batches of a chunk.
 
         Parameters
@@ -188,19 +188,41 @@ class Trainer:
         rates : iterator
             Gives the learning rate of each update. Who watches may change it from batch to batch.
         watcher : object, default=None
-        is_compiled : bool, default=False
-            Whether steps are made by a program, if they can be.
-
-        Returns
-        -------
-        losses : Tensor of shape (count, n_networks)
-            Mean loss of each batch.
         """
-        if chunk not in self._steps:
-            self._steps[chunk] = _Steps(self.network, self._update, self._loss, chunk)
-        steps = self._steps[chunk]
+        steps = self._steps_on(chunk)
         steps.draw_masks(count)
-        return (steps.run_compiled if is_compiled else steps.run)(count, rates, watcher)
+        if chunk.size in self._compiled and steps.run_compiled(count, rates, watcher):
+            self._total = self._total + chunk.sum_of_noted_losses(count)
+        else:
+            steps.run(count, rates, watcher)
+            self._total = self._total + chunk.sum_of_losses(count)
+
+    def end_epoch(self, n_counted):
+        """Note what the losses of an epoch are divided by: a number, or a tensor of shape () or (n_networks,)."""
+        self.n_epochs += 1
+        self._n_counted = n_counted
+        self._penalty = self.network.penalty()
+        self._norms = self.network.parameters.norms(self.network.parameters.data)
+
+    @property
+    def loss(self):
+        """The mean loss of the last epoch's rows, a tensor of shape (n_networks,); see `run_epoch`."""
+        with torch.inference_mode():
+            return (self.network.gradient.new_zeros(self.network.n_networks) + self._total) / self._n_counted
+
+    def figures(self):
+        """Return the mean loss of the last epoch, the penalty and the norm of all parameters after it, a list for each network."""
+        if self.network.n_networks > 1 or self.network.device.type != "cpu":
+            with torch.inference_mode():
+                return torch.stack([self.loss, self._penalty, self._norms], 1).tolist()
+        # Nothing waits for them, and to put them together takes longer.
+        return [[float(self._total) / float(self._n_counted), self._penalty.item(), self._norms.item()]]
+
+    def _steps_on(self, chunk):
+        if chunk not in self._steps:
+            model = None if self._model is None else self._model._steps_on(chunk)
+            self._steps[chunk] = _Steps(self.network, self._update, self._loss, chunk, model)
+        return self._steps[chunk]
 
     @cached_property
     def _can_compile(self):
@@ -217,10 +239,12 @@ class _Steps:
     update : Update
     loss : Loss
     chunk : Chunk
+    model : _Steps or None
+        Those on the same chunk of a trainer's model.
     """
 
-    def __init__(self, network, update, loss, chunk):
-        self._network, self._update, self._loss, self._chunk = network, update, loss, chunk
+    def __init__(self, network, update, loss, chunk, model):
+        self._network, self._update, self._loss, self._chunk, self._model = network, update, loss, chunk, model
         self._masks = network.make_masks(chunk.n_batches, chunk.size)
         self._recorded = {}
         work = network.plans[0].n_products * chunk.size
@@ -232,35 +256,36 @@ class _Steps:
             masks.draw(count, self._chunk.twins)
 
     def run(self, count, rates, watcher=None):
-        """Make the steps of the first `count` batches one by one, and return each batch's loss."""
+        """Make the steps of the first `count` batches one by one."""
         for i in range(count):
             self._tell(watcher, "batch_begins", i)
             self._differentiate(i)
             self._tell(watcher, "gradient_is_ready", i)
             self._update.step(next(rates))
             self._tell_end(watcher, i)
-        return self._chunk.losses(slice(count))
 
     def run_compiled(self, count, rates, watcher=None):
-        """Do as `run` does by programs, where there can be any."""
+        """Do as `run` does by programs and note the losses, and say whether there are any that can do so."""
         update = self._update
-        if watcher is None and self._whole is not None:
+        if watcher is None:
+            if self._whole is None:
+                return False
             numbers = update.next_coefficients(itertools.islice(rates, count))
             for start in range(0, count, self._steps_a_call):
                 self._whole(numbers[start : start + self._steps_a_call], start)
             update.n_updates += count
-        elif watcher is None or None in self._halves:
-            return self.run(count, rates, watcher)
-        else:
-            differentiate, apply = self._halves
-            for i in range(count):
-                self._tell(watcher, "batch_begins", i)
-                differentiate([()], i)
-                self._tell(watcher, "gradient_is_ready", i)
-                apply(update.next_coefficients([next(rates)]), i)
-                update.n_updates += 1
-                self._tell_end(watcher, i)
-        return self._chunk.batch_losses[:count]
+            return True
+        if None in self._halves:
+            return False
+        differentiate, apply = self._halves
+        for i in range(count):
+            self._tell(watcher, "batch_begins", i)
+            differentiate([()], i)
+            self._tell(watcher, "gradient_is_ready", i)
+            apply(update.next_coefficients([next(rates)]), i)
+            update.n_updates += 1
+            self._tell_end(watcher, i)
+        return True
 
     def _tell(self, watcher, event, i):
         if watcher is not None:
@@ -294,6 +319,9 @@ class _Steps:
     @cached_property
     def _whole(self):
         """The program of whole steps, or None."""
+        if self._model is not None:
+            program = self._model._whole
+            return program and program.moved(self._model._memory(), self._memory())
 
         def step(i, coefficients):
             self._differentiate_and_note(i)
@@ -308,6 +336,12 @@ class _Steps:
             self._compile(lambda i, _: self._differentiate_and_note(i)),
             self._compile(lambda i, coefficients: self._update.apply(coefficients), self._update.coefficients),
         )
+
+    def _memory(self):
+        """What is the network's own: all else is of use within a step."""
+        network = self._network
+        masks = [masks.values for masks in self._masks]
+        return [network.parameters.data, network.gradient, network.statistics.data, *self._update.memory(), *masks]
 
     def _differentiate_and_note(self, i):
         self._differentiate(i)

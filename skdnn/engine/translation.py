@@ -1,7 +1,7 @@
 """What skdnn's own kernels are called for each of torch's.
 
-A translation is a function of a `Program`, a kernel's arguments by name, as pairs of what they were in two steps, and the pair
-of its results. It adds operations to the program, or raises `NotRepeatableError` where a call asks for more than they do.
+A translation is a function of a `Draft`, a kernel's arguments by name, as pairs of what they were in two steps, and the pair
+of its results. It adds operations to the draft, or raises `NotRepeatableError` where a call asks for more than they do.
 """
 
 import torch
@@ -16,10 +16,10 @@ CONSTANTS = {"full_like", "lift_fresh", "repeat"}
 def _elementwise(code, operands, numbers=(), **required):
     """What adds an elementwise operation of the same operands and numbers, for some values of other arguments."""
 
-    def translate(program, arguments, out):
+    def translate(draft, arguments, out):
         if any(arguments[name] != (value, value) for name, value in required.items()):
             raise NotRepeatableError
-        program.add(code, [out, *(arguments[name] for name in operands)], [arguments[name] for name in numbers])
+        draft.add(code, [out, *(arguments[name] for name in operands)], [arguments[name] for name in numbers])
 
     return translate
 
@@ -27,29 +27,29 @@ def _elementwise(code, operands, numbers=(), **required):
 def _with_number(code, code_of_number, sign=1):
     """What adds an operation on two tensors, or on a tensor and a number."""
 
-    def translate(program, arguments, out):
+    def translate(draft, arguments, out):
         alpha = arguments.get("alpha", (1, 1))
         if arguments.get("rounding_mode", (None, None)) != (None, None):
             raise NotRepeatableError
         if isinstance(arguments["other"][0], torch.Tensor):
-            program.add(code, [out, arguments["self"], arguments["other"]], [alpha])
+            draft.add(code, [out, arguments["self"], arguments["other"]], [alpha])
         elif alpha == (1, 1):
-            program.add(code_of_number, [out, arguments["self"]], [tuple(sign * value for value in arguments["other"])])
+            draft.add(code_of_number, [out, arguments["self"]], [tuple(sign * value for value in arguments["other"])])
         else:
             raise NotRepeatableError
 
     return translate
 
 
-def _clamp(program, arguments, out):
+def _clamp(draft, arguments, out):
     source = arguments["self"]
     for name in ("min", "max"):
         if arguments[name] != (None, None):
-            program.add(f"clamp_{name}", [out, source], [arguments[name]])
+            draft.add(f"clamp_{name}", [out, source], [arguments[name]])
             source = out
 
 
-def _product(program, arguments, out):
+def _product(draft, arguments, out):
     bias = None
     if "mat1" in arguments:
         bias, left, right = (arguments[name] for name in ("self", "mat1", "mat2"))
@@ -61,35 +61,35 @@ def _product(program, arguments, out):
     (rows, depth), (_, cols) = left[0].shape, right[0].shape
     if bias is not None and (bias[0].shape != (cols,) or not bias[0].is_contiguous()):
         raise NotRepeatableError
-    program.add("product", [out, left, right, bias], (), (rows, cols), depth)
+    draft.add("product", [out, left, right, bias], (), (rows, cols), depth)
 
 
 def _lies_along_rows(tensor):
     return tensor.stride(-1) == 1 or tensor.shape[-1] == 1
 
 
-def _column_sums(program, arguments, out):
+def _column_sums(draft, arguments, out):
     """A product of a transposed matrix and a vector."""
-    matrix = program.transposed(arguments["self"])
+    matrix = draft.transposed(arguments["self"])
     if not _lies_along_rows(matrix[0]) or not out[0].is_contiguous():
         raise NotRepeatableError
-    program.add("column_sums", [out, matrix, arguments["vec"]], (), matrix[0].shape)
+    draft.add("column_sums", [out, matrix, arguments["vec"]], (), matrix[0].shape)
 
 
-def _sum(program, arguments, out):
+def _sum(draft, arguments, out):
     """A sum of all, or over rows, which is one with factors of 1."""
     source, dim = arguments["self"], list(arguments.get("dim", ([-2, -1],))[0])
     are_plain = source[0].dim() == 2 and source[0].is_contiguous() and out[0].is_contiguous()
     if dim not in ([-2], [-2, -1]) or arguments["dtype"][0] is not None or not are_plain:
         raise NotRepeatableError
     if dim == [-2, -1]:
-        program.add("total", [out, source], (), (1, source[0].numel()))
+        draft.add("total", [out, source], (), (1, source[0].numel()))
         return
-    ones = program.keep(torch.ones(source[0].shape[-2], dtype=source[0].dtype))
-    program.add("column_sums", [out, source, (ones, ones)], (), source[0].shape)
+    ones = draft.keep(torch.ones(source[0].shape[-2], dtype=source[0].dtype))
+    draft.add("column_sums", [out, source, (ones, ones)], (), source[0].shape)
 
 
-def _norm(program, arguments, out):
+def _norm(draft, arguments, out):
     source, dim = arguments["self"], arguments["dim"][0]
     is_plain = (
         arguments["ord"] == (2, 2) and arguments["dtype"][0] is None and source[0].is_contiguous() and out[0].is_contiguous()
@@ -97,17 +97,17 @@ def _norm(program, arguments, out):
     if not is_plain or dim not in ([-1], [-2]):
         raise NotRepeatableError
     code = "row_norms" if dim == [-1] else "column_norms"
-    program.add(code, [out, source], (), (1, *source[0].shape)[-2:])
+    draft.add(code, [out, source], (), (1, *source[0].shape)[-2:])
 
 
-def _softmax(program, arguments, out):
+def _softmax(draft, arguments, out):
     tensors = *out, *arguments["self"]
     if arguments["dim"] != (-1, -1) or not all(tensor.is_contiguous() and tensor.dim() == 2 for tensor in tensors):
         raise NotRepeatableError
-    program.add("softmax", [out, arguments["self"]], (), out[0].shape)
+    draft.add("softmax", [out, arguments["self"]], (), out[0].shape)
 
 
-def _log_softmax(program, arguments, out):
+def _log_softmax(draft, arguments, out):
     source = arguments["self"]
     if (
         arguments["dim"] != (-1, -1)
@@ -116,10 +116,10 @@ def _log_softmax(program, arguments, out):
         or source[0].dim() != 2
     ):
         raise NotRepeatableError
-    program.add("log_softmax", [out, source], (), source[0].shape)
+    draft.add("log_softmax", [out, source], (), source[0].shape)
 
 
-def _adam(program, arguments, out):
+def _adam(draft, arguments, out):
     if arguments["maximize"] != (False, False) or arguments["weight_decay"] != (0.0, 0.0):
         raise NotRepeatableError
     lists = [arguments[name] for name in ("self", "exp_avgs", "exp_avg_sqs", "max_exp_avg_sqs", "grads")]
@@ -128,26 +128,26 @@ def _adam(program, arguments, out):
     operands = [(first[0], second[0]) if first else None for first, second in lists]
     if not all(operand is None or operand[0].is_contiguous() for operand in operands):
         raise NotRepeatableError
-    numbers = [arguments["lr"], program.filled(arguments["state_steps"][0][0])]
+    numbers = [arguments["lr"], draft.filled(arguments["state_steps"][0][0])]
     numbers += [arguments[name] for name in ("beta1", "beta2", "eps")]
-    program.add("adam", operands, numbers, (1, operands[0][0].numel()))
+    draft.add("adam", operands, numbers, (1, operands[0][0].numel()))
 
 
-def _batch_norm(program, arguments, out):
+def _batch_norm(draft, arguments, out):
     x = arguments["input"]
     if arguments["training"] != (True, True) or not (x[0].is_contiguous() and arguments["out"][0].is_contiguous()):
         raise NotRepeatableError
     names = ("out", "input", "weight", "bias", "running_mean", "running_var", "save_mean", "save_invstd")
     numbers = [arguments["momentum"], arguments["eps"]]
-    program.add("batch_norm", [arguments[name] for name in names], numbers, x[0].shape)
+    draft.add("batch_norm", [arguments[name] for name in names], numbers, x[0].shape)
 
 
-def _batch_norm_backward(program, arguments, out):
+def _batch_norm_backward(draft, arguments, out):
     x = arguments["input"]
     if arguments["train"] != (True, True) or not all(arguments[name][0].is_contiguous() for name in ("grad_out", "out0")):
         raise NotRepeatableError
     names = ("out0", "out1", "out2", "grad_out", "input", "weight", "save_mean", "save_invstd")
-    program.add("batch_norm_backward", [arguments[name] for name in names], (), x[0].shape)
+    draft.add("batch_norm_backward", [arguments[name] for name in names], (), x[0].shape)
 
 
 _BACKWARD = ("grad_output", "self")

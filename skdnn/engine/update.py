@@ -1,7 +1,9 @@
 """From gradient to parameters: penalties, clipping, the update rule, constraints."""
 
+import itertools
 from functools import partial
 
+import numpy as np
 import torch
 
 from skdnn.components.optimizers import TorchOptimizer
@@ -62,9 +64,11 @@ class Update:
         return self._rules[0].coefficients(learning_rate, n)
 
     def next_coefficients(self, learning_rates):
-        """Return the numbers of the one network's next updates, a tuple for each."""
+        """Return the numbers of the one network's next updates, an array of shape (n_updates, n_numbers)."""
         coefficients = self._rules[0].coefficients
-        return [coefficients(rate, n) for n, rate in enumerate(learning_rates, self.n_updates + 1)]
+        numbers = [coefficients(rate, n) for n, rate in enumerate(learning_rates, self.n_updates + 1)]
+        # In half the time that NumPy takes for a list of tuples.
+        return np.fromiter(itertools.chain.from_iterable(numbers), np.float64).reshape(len(numbers), -1)
 
     def apply(self, coefficients):
         """Update the one network by its gradient, with the numbers of an update."""
@@ -105,6 +109,10 @@ class Update:
     def is_finite(self):
         """Say whether the rules' state is finite; weights can be while their moments have overflowed."""
         return all(bool(tensor.isfinite().all()) for tensor in self.state_tensors())
+
+    def memory(self):
+        """Return the tensors that the rules of one network keep between updates, and their scratch."""
+        return [tensor for rule in self._rules for tensor in rule.state.values()]
 
     def state_tensors(self):
         """Return the tensors of the rules' state."""

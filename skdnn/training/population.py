@@ -19,19 +19,19 @@ from skdnn.training.session import Session
 class Lane(Session):
     """A session whose epochs are run by a population, which it joins with others before training begins."""
 
-    _stack = _chunks = None
+    _stack = _chunks = _model = None
 
     def join_stack(self, stack, k):
         """Become network `k` of a stack."""
         self._stack, self._k = stack, k
 
-    def share_chunks(self, chunks):
-        """Train on batches that others gather, too."""
-        self._chunks = chunks
+    def share_chunks(self, chunks, model):
+        """Train on batches that others gather, too, by the programs of a lane of equal plans where one is given."""
+        self._chunks, self._model = chunks, model
 
     @cached_property
     def trainer(self):
-        return self._make_trainer(self._chunks)
+        return self._make_trainer(self._chunks, None if self._model is None else self._model.trainer)
 
     def share_data(self, other):
         """Use the rows of another lane, which are the same, and let go of one's own."""
@@ -39,10 +39,6 @@ class Lane(Session):
 
     def begin_epoch(self, rates, watcher=None):
         self.next_rates = list(rates)
-
-    def end_updates(self, loss):
-        """Take the mean loss of an epoch whose updates are done."""
-        self._loss = loss
 
     def snapshot(self):
         return super().snapshot() if self._stack is None else self._stack.network.snapshot([self._k])
@@ -166,9 +162,11 @@ class SideBySide:
 
     def __init__(self, lanes):
         self._lanes = list(lanes)
-        chunks = Chunks(lanes[0].network, lanes[0].plan.loss)
+        chunks, models = Chunks(lanes[0].network, lanes[0].plan.loss), {}
         for lane in lanes:
-            lane.share_chunks(chunks)
+            parts = lane.plan.network, lane.plan.update
+            lane.share_chunks(chunks, models.get(parts))
+            models.setdefault(parts, lane)
 
     def train(self):
         """Run an epoch for all lanes, which have begun theirs."""
@@ -180,7 +178,7 @@ class SideBySide:
         twins = (lane.data.twins for lane in self._lanes)  # of those with dropout; they are the same for all
         twins = next((numbers for numbers in twins if numbers is not None), None)
         for order, lanes in together.values():
-            losses = run_epoch_together(
+            run_epoch_together(
                 [lane.trainer for lane in lanes],
                 data.X,
                 data.y,
@@ -190,8 +188,6 @@ class SideBySide:
                 sample_weight=data.sample_weight,
                 twins=twins,
             )
-            for lane, loss in zip(lanes, losses, strict=True):
-                lane.end_updates(loss)
 
     def leave(self, lanes):
         """Go on without some of the lanes."""
@@ -238,18 +234,17 @@ class Stacked:
         order = orders[0] if is_shared else torch.stack(orders)
         self._outputs = None
         twins = (lane.data.twins for lane in self._lanes)  # of those with dropout; they are the same for all
-        loss = self._trainer.run_epoch(
+        run_epoch_together(
+            [self._trainer],
             data.X,
             data.y,
             order.to(data.y.device),
-            self._rates(),
+            [self._rates()],
             data.weights,
             sample_weight=data.sample_weight,
             twins=next((numbers for numbers in twins if numbers is not None), None),
         )
-        with torch.inference_mode():
-            norms = self.network.parameters.norms(self.network.parameters.data)
-            self.figures = torch.stack([loss, self.network.penalty(), norms], 1).tolist()
+        self.figures = self._trainer.figures()
 
     def _rates(self):
         """The rates of each update: a number where all lanes have the same, and one tuple for as long as they stay."""

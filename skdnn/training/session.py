@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 
 from skdnn.components import Moment
-from skdnn.engine import Network, Trainer, Update, split_into_batches
+from skdnn.engine import Network, Trainer, Update, run_epoch_together, split_into_batches
 from skdnn.training.callbacks import MovableRate
 
 
@@ -53,9 +53,9 @@ class Session:
         """The `Trainer` of the network."""
         return self._make_trainer()
 
-    def _make_trainer(self, chunks=None):
+    def _make_trainer(self, chunks=None, model=None):
         plan = self.plan
-        return Trainer(self.network, self._update, plan.loss, plan.batch_size, chunks, self._n_epochs_before)
+        return Trainer(self.network, self._update, plan.loss, plan.batch_size, chunks, self._n_epochs_before, model)
 
     def can_go_on(self, plan):
         """Whether `feed` takes a plan: it must be of the same network, loss and update, on the same device."""
@@ -71,8 +71,9 @@ class Session:
         """Go on with other data, and a plan that may have another schedule, rate or batch size."""
         self.plan, self.data = plan, data
         self.trainer.batch_size = plan.batch_size
+        vars(self).pop("n_updates_per_epoch", None)
 
-    @property
+    @cached_property
     def n_updates_per_epoch(self):
         """How many updates an epoch makes."""
         plan = self.plan
@@ -103,11 +104,12 @@ class Session:
     def begin_epoch(self, rates, watcher=None):
         """Run an epoch of updates."""
         data = self.data
-        self._loss = self.trainer.run_epoch(
+        run_epoch_together(
+            [self.trainer],
             data.X,
             data.y,
             self.draw_order().to(data.y.device),
-            rates,
+            [rates],
             data.weights,
             watcher,
             sample_weight=data.sample_weight,
@@ -132,9 +134,8 @@ class Session:
 
     def _figures(self):
         """The epoch's mean loss, the penalty and the norm of all parameters."""
-        with torch.inference_mode():
-            size = self.network.parameters.norms(self.network.parameters.data)
-            return torch.cat([self._loss, self.network.penalty(), size]).tolist()
+        (figures,) = self.trainer.figures()
+        return figures
 
     def snapshot(self):
         """Return a copy of the network's parameters and statistics."""

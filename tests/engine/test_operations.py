@@ -112,7 +112,7 @@ def both_programs(monkeypatch):
 def _check(own, plain, followed, products=()):
     """Whether programs do the same bit for bit, but for results of products that are nowhere written."""
     for one, other in zip(plain, followed, strict=True):
-        expected, got = own.outcome_of(lambda one=one: one.run([()])), own.outcome_of(lambda other=other: other.run([()]))
+        expected, got = own.outcome_of(lambda one=one: one([()])), own.outcome_of(lambda other=other: other([()]))
         for result in products:
             begin = result.storage_offset()
             expected[1][begin : begin + result.numel()] = own.gradient[begin : begin + result.numel()]

@@ -213,7 +213,7 @@ def test_chains_have_a_greatest_length():
     own, *_ = programs_of(lambda i, _: [a.add_(1.0) for _ in range(2 * longest + 3)])
     assert lengths_of_chains(own) == [longest, longest, 3]
     a.zero_()
-    own.run([()])
+    own([()])
     assert (a == 2 * longest + 3).all()
 
 
@@ -232,7 +232,7 @@ def test_what_is_shifted_against_what_is_written_is_in_another_chain(shift):
         assert lengths_of_chains(own) == [1, 2]
         memory.copy_(torch.arange(5002.0))
         expected = 2.0 * (read + (torch.arange(5000) + 1 + shift > 0) * (torch.arange(5000) + 1 + shift < 5001))
-        own.run([()])
+        own([()])
         assert torch.equal(out, expected)
 
 
@@ -288,7 +288,7 @@ def test_calls_in_any_order_on_tensors_that_lie_in_each_other(seed, dtype):
     for own in programs_of(step):
         memory.copy_(start[0])
         other.copy_(start[1])
-        own.run([()])
+        own([()])
         torch.testing.assert_close((memory, other), expected)
 
 

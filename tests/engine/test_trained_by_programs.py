@@ -60,9 +60,9 @@ def test_others_on_the_same_chunks_change_nothing(techniques, monkeypatch):
         assert len({own.smallest_batch for own in trainers}) == 1
     for epoch, order in enumerate(make_orders(3, n_rows=N_ROWS)):
         rates = [[0.01 / (1 + k) for k in range(own.n_updates(N_ROWS))] for own in trainers]
-        losses = run_epoch_together(trainers, X, y, order, rates)
-        for network, loss, states in zip(networks, losses, alone, strict=True):
-            assert torch.equal(torch.cat([loss, *network.snapshot()]), states[epoch])
+        run_epoch_together(trainers, X, y, order, rates)
+        for network, own, states in zip(networks, trainers, alone, strict=True):
+            assert torch.equal(torch.cat([own.loss, *network.snapshot()]), states[epoch])
 
 
 @needs_kernels

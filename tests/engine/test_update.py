@@ -119,9 +119,9 @@ def test_updates_with_the_numbers_of_the_next_ones_are_steps(name):
     for network, update in zip(networks, updates, strict=True):
         set_gradient(network)
         step(update, 0.1)
-    numbers = updates[0].next_coefficients(rates)
+    numbers = updates[0].next_coefficients(rates).tolist()
     assert updates[0].n_updates == 1
-    assert numbers == [updates[0].coefficients(rate, n) for n, rate in enumerate(rates, 2)]
+    assert numbers == [list(updates[0].coefficients(rate, n)) for n, rate in enumerate(rates, 2)]
     for seed, (rate, own) in enumerate(zip(rates, numbers, strict=True)):
         for network in networks:
             set_gradient(network, seed)
