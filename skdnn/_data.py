@@ -1,5 +1,7 @@
 """Arrays as tensors, without a copy where none is needed and never with a write."""
 
+import contextlib
+import contextvars
 import math
 from numbers import Real
 
@@ -17,6 +19,8 @@ _COUNTS = 1.0, 1e6
 
 # Smaller weights, relative to the mean, are not told from 0 where squares and sums of them are taken in float32.
 _SMALLEST_WEIGHT = 1e-30
+
+_known_as_finite = contextvars.ContextVar("skdnn_known_as_finite", default=None)
 
 
 class _Writable:
@@ -69,8 +73,24 @@ def _is_plain(X, dtypes):
     """Whether X is an array of numbers that are used where they lie."""
     if type(X) is not np.ndarray or X.ndim != 2 or X.dtype not in dtypes or not X.flags.c_contiguous or not X.size:
         return False
+    known = _known_as_finite.get()
+    if any(X is other for other in known or ()):
+        return True
     with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(X.sum()))
+        is_finite = bool(np.isfinite(X.sum()))
+    if is_finite and known is not None:
+        known.append(X)
+    return is_finite
+
+
+@contextlib.contextmanager
+def checked_once():
+    """Within this context, look through an array's numbers once only: nobody must change them."""
+    token = _known_as_finite.set([])
+    try:
+        yield
+    finally:
+        _known_as_finite.reset(token)
 
 
 def _are_plain_labels(y, n_rows):

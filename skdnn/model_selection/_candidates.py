@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.base import clone
 
 from skdnn._base import BaseMLPDeep
+from skdnn._data import checked_once
 from skdnn.model_selection._preprocessing import last_step
 from skdnn.model_selection._progress import Progress
 from skdnn.model_selection._rows import hash_rows
@@ -200,24 +201,25 @@ class Candidates:
         members = {self._first[j] for j, setting in enumerate(self._settings) if setting in settings}
         members = sorted(j for j in members if (j, rows) not in self._tried)
         self._tried |= {(j, rows) for j in members}
-        groups, too_large = [], set()
-        for j in members:
-            shape = _key([self._final[j].hidden_layer_sizes, self._final[j].batch_size])
-            if shape in too_large:
-                continue
-            prepared = self._prepare(j, given, validation)
-            if prepared is None:
-                continue
-            session = prepared[2].session
-            group = self._find_group(groups, session)
-            if group is None:
-                size = self._size_of_group(session)
-                groups.append(([prepared], size))
-                if size == 1 and not self._trains_single:
-                    too_large.add(shape)
-            else:
-                session.share_data(group[0][2].session)
-                group.append(prepared)
+        groups, too_large, make_lane = [], set(), partial(Lane, drawn={})
+        with checked_once():
+            for j in members:
+                shape = _key([self._final[j].hidden_layer_sizes, self._final[j].batch_size])
+                if shape in too_large:
+                    continue
+                prepared = self._prepare(j, given, validation, make_lane)
+                if prepared is None:
+                    continue
+                session = prepared[2].session
+                group = self._find_group(groups, session)
+                if group is None:
+                    size = self._size_of_group(session)
+                    groups.append(([prepared], size))
+                    if size == 1 and not self._trains_single:
+                        too_large.add(shape)
+                else:
+                    session.share_data(group[0][2].session)
+                    group.append(prepared)
         groups = [group for group, _ in groups if len(group) > 1 or self._trains_single]
         self._runs_left -= bool(groups)
         # By content, however `rows` may have come about: it is compared with that of other processes.
@@ -249,12 +251,12 @@ class Candidates:
             note(())
         return fitted
 
-    def _prepare(self, j, given, validation):
+    def _prepare(self, j, given, validation, make_lane):
         """Return a candidate's number, estimator and net, or None where something is wrong, which its own fit will tell."""
         try:
             estimator = clone(self._final[j])
             estimator._check_parameters()
-            return j, estimator, estimator._prepare(given, given_validation=validation, session_type=Lane)
+            return j, estimator, estimator._prepare(given, given_validation=validation, session_type=make_lane)
         except Exception:
             return None
 

@@ -17,9 +17,33 @@ from skdnn.training.session import Session
 
 
 class Lane(Session):
-    """A session whose epochs are run by a population, which it joins with others before training begins."""
+    """A session whose epochs are run by a population, which it joins with others before training begins.
+
+    Parameters
+    ----------
+    plan, data, snapshot, n_epochs_before
+        As of `Session`.
+    drawn : dict, default=None
+        Of lanes that are not in training yet: their kernels are taken where the same would be drawn. This one is added.
+    """
 
     _stack = _chunks = _model = None
+
+    def __init__(self, plan, data, snapshot=None, n_epochs_before=0, drawn=None):
+        self._drawn = {} if drawn is None else drawn
+        super().__init__(plan, data, snapshot, n_epochs_before)
+        del self._drawn
+
+    def _draw_kernels(self):
+        plan = self.plan
+        layers = [(layer.n_in, layer.n_out, layer.initializer, layer.gain) for layer in plan.network.layers]
+        key = tuple(layers), plan.seeds.kernels, plan.dtype, plan.device
+        if key in self._drawn and not any(layer.initializer.calls_users_code for layer in plan.network.layers):
+            for kernel, other in zip(self.network.kernels(), self._drawn[key].network.kernels(), strict=True):
+                kernel.copy_(other)
+        else:
+            super()._draw_kernels()
+            self._drawn[key] = self
 
     def join_stack(self, stack, k):
         """Become network `k` of a stack."""
@@ -28,6 +52,15 @@ class Lane(Session):
     def share_chunks(self, chunks, model):
         """Train on batches that others gather, too, by the programs of a lane of equal plans where one is given."""
         self._chunks, self._model = chunks, model
+
+    def share_order(self, other):
+        """Take the rows of each epoch in the order that another lane draws for both, which has the same seed."""
+        self._order = other._order
+
+    @property
+    def order_source(self):
+        """What the lane's orders are drawn from. Lanes that share it train on the same batches, which one of them draws."""
+        return self._order
 
     @cached_property
     def trainer(self):
@@ -162,27 +195,27 @@ class SideBySide:
 
     def __init__(self, lanes):
         self._lanes = list(lanes)
-        chunks, models = Chunks(lanes[0].network, lanes[0].plan.loss), {}
+        chunks, models, leaders = Chunks(lanes[0].network, lanes[0].plan.loss), {}, {}
         for lane in lanes:
             parts = lane.plan.network, lane.plan.update
             lane.share_chunks(chunks, models.get(parts))
             models.setdefault(parts, lane)
+            lane.share_order(leaders.setdefault(lane.plan.seeds.order if lane.plan.shuffle else None, lane))
 
     def train(self):
         """Run an epoch for all lanes, which have begun theirs."""
         data = self._lanes[0].data
         together = {}
         for lane in self._lanes:
-            order = lane.draw_order()
-            together.setdefault(order.numpy().tobytes(), (order, []))[1].append(lane)
+            together.setdefault(lane.order_source, []).append(lane)
         twins = (lane.data.twins for lane in self._lanes)  # of those with dropout; they are the same for all
         twins = next((numbers for numbers in twins if numbers is not None), None)
-        for order, lanes in together.values():
+        for lanes in together.values():
             run_epoch_together(
                 [lane.trainer for lane in lanes],
                 data.X,
                 data.y,
-                order,
+                lanes[0].draw_order(),
                 [lane.next_rates for lane in lanes],
                 data.weights,
                 sample_weight=data.sample_weight,

@@ -37,12 +37,15 @@ class Session:
         self.rate = MovableRate(plan.learning_rate_init)
         self.network = Network([plan.network], plan.dtype, plan.device, [plan.seeds.dropout])
         if snapshot is None:
-            self.network.initialize([plan.seeds.kernels])
+            self._draw_kernels()
         else:
             self.network.restore(snapshot)
         self._order = torch.Generator().manual_seed(plan.seeds.order)
         self._n_epochs_before = n_epochs_before
         self.n_epochs = self.n_samples = self.n_updates = 0
+
+    def _draw_kernels(self):
+        self.network.initialize([self.plan.seeds.kernels])
 
     @cached_property
     def _update(self):

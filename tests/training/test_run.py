@@ -22,7 +22,7 @@ from skdnn.components import (
     WarmUp,
 )
 from skdnn.components.losses import CategoricalCrossentropy
-from skdnn.engine import LayerPlan, NetworkPlan, UpdatePlan, build_module
+from skdnn.engine import LayerPlan, NetworkPlan, UpdatePlan, build_module, run_epoch_together
 from skdnn.training import Seeds, Session, TrainingData, TrainingNet, TrainingPlan
 
 CPU = torch.device("cpu")
@@ -68,15 +68,17 @@ def make_net(session, *callbacks):
     )
 
 
-def spy_on_rates(session):
-    """Notes the rates that reach the engine's trainer."""
-    seen, run_epoch = [], session.trainer.run_epoch
+@pytest.fixture
+def epochs(monkeypatch):
+    """A list of what the engine is given for each epoch: order and rates."""
+    seen = []
 
-    def run(X, y, order, rates, *others, **named):
-        seen.append(list(rates))
-        return run_epoch(X, y, order, rates, *others, **named)
+    def run(trainers, X, y, order, rates, *others, **named):
+        rates = [list(own) for own in rates]
+        seen.append((order, *rates))
+        run_epoch_together(trainers, X, y, order, rates, *others, **named)
 
-    session.trainer.run_epoch = run
+    monkeypatch.setattr("skdnn.training.session.run_epoch_together", run)
     return seen
 
 
@@ -158,27 +160,23 @@ SCHEDULES = [
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
-def test_schedules_reach_the_engine(schedule):
-    session = make_session(schedule=schedule)
-    seen = spy_on_rates(session)
-    net = make_net(session)
+def test_schedules_reach_the_engine(schedule, epochs):
+    net = make_net(make_session(schedule=schedule))
     net.train()
     n_updates = N_TRAINING // BATCH_SIZE
-    for epoch, rates in enumerate(seen):
+    for epoch, (_, rates) in enumerate(epochs):
         moments = [
             Moment(epoch, epoch * n_updates + i, n_updates, max_iter=6, n_samples=epoch * N_TRAINING) for i in range(n_updates)
         ]
         if schedule.interval == "epoch":
             moments = [moments[0]] * n_updates
         assert rates == pytest.approx([0.1 * schedule.factor(moment) for moment in moments])
-    assert net.history[:, "learning_rate"] == [rates[0] for rates in seen]
+    assert net.history[:, "learning_rate"] == [rates[0] for _, rates in epochs]
 
 
-def test_a_schedule_by_update_with_one_update_an_epoch():
-    session = make_session(schedule=Exponential(0.5, 1, per="update"), batch_size=N_TRAINING)
-    seen = spy_on_rates(session)
-    make_net(session).train()
-    assert seen == [[0.1 * 0.5**epoch] for epoch in range(6)]
+def test_a_schedule_by_update_with_one_update_an_epoch(epochs):
+    make_net(make_session(schedule=Exponential(0.5, 1, per="update"), batch_size=N_TRAINING)).train()
+    assert [rates for _, rates in epochs] == [[0.1 * 0.5**epoch] for epoch in range(6)]
 
 
 def test_adaptive_goes_on_after_a_plateau_and_stops_at_the_least_rate():
@@ -383,15 +381,9 @@ def test_callbacks_get_the_batches_where_they_listen():
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_rows_are_shuffled_on_demand_and_never_those_of_validation(shuffle):
-    session = make_session(shuffle=shuffle)
-    orders, run_epoch = [], session.trainer.run_epoch
-    session.trainer.run_epoch = lambda X, y, order, *others, **named: (
-        orders.append(order),
-        run_epoch(X, y, order, *others, **named),
-    )[1]
-    make_net(session).train()
-    rows = torch.arange(N_TRAINING)
+def test_rows_are_shuffled_on_demand_and_never_those_of_validation(shuffle, epochs):
+    make_net(make_session(shuffle=shuffle)).train()
+    orders, rows = [order for order, _ in epochs], torch.arange(N_TRAINING)
     assert all(torch.equal(order.sort().values, rows) for order in orders)
     assert all(torch.equal(order, rows) for order in orders) != shuffle
     assert torch.equal(orders[0], orders[1]) != shuffle
