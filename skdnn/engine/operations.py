@@ -39,7 +39,7 @@ class Operation(NamedTuple):
 
 
 # Operands that are written, by code, and shapes of operands, where these are not the first one and all of one shape.
-_WRITTEN = {"adam": {0, 1, 2, 3}, "batch_norm": {0, 4, 5, 6, 7}, "batch_norm_backward": {0, 1, 2}}
+_WRITTEN = {"softmax": {0, 2}, "adam": {0, 1, 2, 3}, "batch_norm": {0, 4, 5, 6, 7}, "batch_norm_backward": {0, 1, 2}}
 _SHAPES = {
     "product": lambda rows, cols, depth: ((rows, cols), (rows, depth), (depth, cols), (1, cols)),
     "column_sums": lambda rows, cols, depth: ((1, cols), (rows, cols), (1, rows)),
@@ -72,6 +72,36 @@ def extents_of(operation, itemsize):
 
 def _overlap(one, other):
     return one.begin < other.end and other.begin < one.end
+
+
+def join_softmaxes(operations, itemsize):
+    """Let what makes a softmax make its logarithm, too, where that is asked for later: most of the work is the same.
+
+    Parameters
+    ----------
+    operations : list of Operation
+    itemsize : int
+        Bytes of a number.
+
+    Returns
+    -------
+    operations : list of Operation
+    """
+    joined, last = [], None
+    for one in operations:
+        first = None if last is None else joined[last]
+        if one.code == "softmax":
+            last = len(joined)
+        elif one.code == "log_softmax" and first is not None and (first[1:3], first.places[1]) == (one[1:3], one.places[1]):
+            result, source = extents_of(one, itemsize)
+            between = [extent for other in joined[last + 1 :] for extent in extents_of(other, itemsize)]
+            own = [result, source, *extents_of(first, itemsize)]
+            if _are_apart([result], between) and _are_apart([source], between) and _are_apart([result], own[1:]):
+                joined[last] = first._replace(places=(*first.places[:2], result.place, *first.places[3:]))
+                last = None
+                continue
+        joined.append(one)
+    return joined
 
 
 def in_chains(operations, itemsize, is_elementwise, longest):

@@ -18,7 +18,7 @@ import torch
 
 from skdnn.engine.draft import Draft
 from skdnn.engine.log import NotRepeatableError, write_down
-from skdnn.engine.operations import N_NUMBERS, N_OPERANDS, follow_products, in_chains
+from skdnn.engine.operations import N_NUMBERS, N_OPERANDS, follow_products, in_chains, join_softmaxes
 
 try:
     from skdnn.engine import _native
@@ -90,7 +90,7 @@ class Program:
     def __init__(self, logs, numbers, instructions=None):
         draft = Draft(logs, numbers)
         itemsize = 8 if draft.dtype is None else draft.dtype.itemsize
-        groups = in_chains(draft.operations, itemsize, _is_elementwise, _native.MAX_CHAIN)
+        groups = in_chains(join_softmaxes(draft.operations, itemsize), itemsize, _is_elementwise, _native.MAX_CHAIN)
         groups = follow_products(groups, itemsize, _is_elementwise, _native.MAX_CHAIN)
         self.code = b"".join(
             _pack(operation, len(group) if k == 0 else 1) for group in groups for k, operation in enumerate(group)

@@ -129,12 +129,14 @@ NAME(elementwise)(const operation *op, real *const *x, const real *number, int64
     NAME(loops)[op->code](n, part, number);
 }
 
-/* Softmax over each row, or its logarithm. Rows are short: the matrix is transposed, to work on many of them side by side. */
+/* Softmax over each row, its logarithm, or both: x[0] is the first that is asked for, x[2] the logarithm where both are. Rows are
+ * short: the matrix is transposed, to work on many of them side by side. */
 static TARGET void
-NAME(softmax)(const operation *op, real *const *x, real *scratch, int is_logarithm)
+NAME(softmax)(const operation *op, real *const *x, real *scratch)
 {
     const int64_t rows = op->rows, cols = op->cols, width = (rows + LANES - 1) / LANES * LANES;
-    real *all = scratch, *largest = all + cols * width, *sum = largest + width;
+    real *share = op->code == CODE_softmax ? x[0] : NULL, *logarithm = share ? x[2] : x[0];
+    real *all = scratch, *exponential = all + cols * width, *largest = exponential + cols * width, *sum = largest + width;
     NAME(pack)(cols, rows, x[1], 1, cols, all);
     memcpy(largest, all, width * sizeof(real));
     memset(sum, 0, width * sizeof(real));
@@ -147,16 +149,27 @@ NAME(softmax)(const operation *op, real *const *x, real *scratch, int is_logarit
     for (int64_t j = 0; j < cols; j++)
         INDEPENDENT for (int64_t i = 0; i < width; i++)
         {
-            const real difference = all[j * width + i] - largest[i], exponential = EXP(difference);
-            all[j * width + i] = is_logarithm ? difference : exponential;
-            sum[i] += exponential;
+            const real difference = all[j * width + i] - largest[i], e = EXP(difference);
+            all[j * width + i] = difference;
+            exponential[j * width + i] = e;
+            sum[i] += e;
         }
-    INDEPENDENT for (int64_t i = 0; i < width; i++)
-        sum[i] = is_logarithm ? LOG(sum[i]) : 1 / sum[i];
-    for (int64_t j = 0; j < cols; j++)
+    if (logarithm) {
         INDEPENDENT for (int64_t i = 0; i < width; i++)
-            all[j * width + i] = is_logarithm ? all[j * width + i] - sum[i] : all[j * width + i] * sum[i];
-    NAME(transpose_all)(cols, rows, all, width, x[0], cols);
+            largest[i] = LOG(sum[i]);
+        for (int64_t j = 0; j < cols; j++)
+            INDEPENDENT for (int64_t i = 0; i < width; i++)
+                all[j * width + i] -= largest[i];
+        NAME(transpose_all)(cols, rows, all, width, logarithm, cols);
+    }
+    if (share) {
+        INDEPENDENT for (int64_t i = 0; i < width; i++)
+            sum[i] = 1 / sum[i];
+        for (int64_t j = 0; j < cols; j++)
+            INDEPENDENT for (int64_t i = 0; i < width; i++)
+                exponential[j * width + i] *= sum[i];
+        NAME(transpose_all)(cols, rows, exponential, width, share, cols);
+    }
 }
 
 /* The sum of f(x) over n numbers, of which a vector's are added up side by side. */
@@ -344,10 +357,8 @@ NAME(run_other)(const operation *op, int64_t batch, const double *of_step, real 
         NAME(product)(op, x, scratch);
         break;
     case CODE_softmax:
-        NAME(softmax)(op, x, scratch, 0);
-        break;
     case CODE_log_softmax:
-        NAME(softmax)(op, x, scratch, 1);
+        NAME(softmax)(op, x, scratch);
         break;
     case CODE_total:
         *x[0] = NAME(sum)(op->cols, x[1]);
@@ -466,7 +477,7 @@ NAME(run)(const operation *operations, int64_t n_operations, const double *numbe
             continue;
         }
         const int64_t needs = op->code == CODE_product      ? NAME(product_scratch)(op)
-                              : is_softmax                  ? (op->rows + LANES) * (op->cols + 2)
+                              : is_softmax                  ? (op->rows + LANES) * (2 * op->cols + 2)
                               : op->code == CODE_batch_norm ? op->cols
                                                             : 0;
         size = needs > size ? needs : size;

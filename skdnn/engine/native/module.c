@@ -9,6 +9,10 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "functions.h"
 #include "program.h"
 

@@ -15,6 +15,33 @@
 #define MIN_STRIDE_PACKED 1024
 #define MIN_PANELS_PACKED 4
 
+/* Vectors of which only the first `n` numbers, at least one and not all, are there: others are read as 0, and not written. */
+INLINE TARGET vec
+NAME(load_part)(const real *from, int64_t n)
+{
+#if VECTOR_BYTES == 64 && IS_DOUBLE
+    return (vec)_mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), from);
+#elif VECTOR_BYTES == 64
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), from);
+#else
+    vec part = {0};
+    memcpy(&part, from, n * sizeof(real));
+    return part;
+#endif
+}
+
+INLINE TARGET void
+NAME(store_part)(real *to, vec part, int64_t n)
+{
+#if VECTOR_BYTES == 64 && IS_DOUBLE
+    _mm512_mask_storeu_pd(to, (__mmask8)((1u << n) - 1), (__m512d)part);
+#elif VECTOR_BYTES == 64
+    _mm512_mask_storeu_ps(to, (__mmask16)((1u << n) - 1), (__m512)part);
+#else
+    memcpy(to, &part, n * sizeof(real));
+#endif
+}
+
 /* Write the transpose of 4 x 4 numbers. */
 INLINE TARGET void
 NAME(transpose)(const real *in, int64_t in_row, real *out, int64_t out_row)
@@ -71,12 +98,16 @@ NAME(tile)(const int n_rows, const int n_vectors, int64_t depth, const real *a, 
             for (int j = 0; j < n_vectors; j++)
                 sum[i][j] += a[i * a_row + p * a_depth] * right[j];
     }
-    if (!is_transposed && n_cols == n_vectors * LANES) {
+    if (!is_transposed) {
+        const int64_t rest = n_cols - (n_vectors - 1) * LANES;
 #pragma GCC unroll 16
         for (int i = 0; i < n_rows; i++)
 #pragma GCC unroll 4
             for (int j = 0; j < n_vectors; j++)
-                *(vec *)(c + i * c_row + j * LANES) = sum[i][j];
+                if (j < n_vectors - 1 || rest == LANES)
+                    *(vec *)(c + i * c_row + j * LANES) = sum[i][j];
+                else
+                    NAME(store_part)(c + i * c_row + j * LANES, sum[i][j], rest);
         return;
     }
     vec buffer[TILE_ROWS * TILE_VECTORS];
@@ -86,18 +117,14 @@ NAME(tile)(const int n_rows, const int n_vectors, int64_t depth, const real *a, 
 #pragma GCC unroll 4
         for (int j = 0; j < n_vectors; j++)
             buffer[i * n_vectors + j] = sum[i][j];
-    if (is_transposed) {
-        int64_t j = 0;
-        for (; n_rows % 4 == 0 && j + 4 <= n_cols; j += 4)
+    int64_t j = 0;
+    for (; n_rows % 4 == 0 && j + 4 <= n_cols; j += 4)
 #pragma GCC unroll 4
-            for (int i = 0; i < n_rows; i += 4)
-                NAME(transpose)(numbers + i * n_vectors * LANES + j, n_vectors * LANES, c + j * c_row + i, c_row);
-        for (; j < n_cols; j++)
-            for (int i = 0; i < n_rows; i++)
-                c[j * c_row + i] = numbers[i * n_vectors * LANES + j];
-    } else
+        for (int i = 0; i < n_rows; i += 4)
+            NAME(transpose)(numbers + i * n_vectors * LANES + j, n_vectors * LANES, c + j * c_row + i, c_row);
+    for (; j < n_cols; j++)
         for (int i = 0; i < n_rows; i++)
-            memcpy(c + i * c_row, numbers + i * n_vectors * LANES, n_cols * sizeof(real));
+            c[j * c_row + i] = numbers[i * n_vectors * LANES + j];
 }
 
 #define TILE(n_rows, n_vectors)                                                                                                \
@@ -162,8 +189,8 @@ NAME(pack)(int64_t depth, int64_t cols, const real *b, int64_t b_row, int64_t b_
         for (int64_t p = 0; p < depth; p++, b += b_row, out += width) {
             for (int64_t j = 0; j < whole; j += LANES)
                 *(vec *)(out + j) = *(const vec *)(b + j);
-            for (int64_t j = whole; j < width; j++)
-                out[j] = j < cols ? b[j] : 0;
+            if (whole < cols)
+                *(vec *)(out + whole) = NAME(load_part)(b + whole, cols - whole);
         }
         return;
     }

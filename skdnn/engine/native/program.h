@@ -91,7 +91,7 @@ typedef struct {
 /* Those that are not. */
 #define OTHER_OPERATIONS(X)                                                                                                    \
     X(product)              /* out, left, right, bias or NULL: (rows, depth) @ (depth, cols) */                                \
-    X(softmax)              /* out, in: over each row */                                                                       \
+    X(softmax)              /* out, in, logarithm or NULL: over each row */                                                    \
     X(log_softmax)          /* out, in: over each row */                                                                       \
     X(total)                /* out, in: the sum of all */                                                                      \
     X(row_norms)            /* out, in: a Euclidean norm a row */                                                              \
