@@ -7,6 +7,7 @@ flat, one element a parameter; networks in lockstep for which all numbers are th
 import inspect
 from numbers import Real
 
+import numpy as np
 import torch
 
 from skdnn._validation import Interval
@@ -45,6 +46,20 @@ class Optimizer(Component):
             The number of the update, from 1.
         """
         return learning_rate, step
+
+    def table_of_coefficients(self, learning_rates, first):
+        """Return the `coefficients` of updates from the `first` on, an array of shape (n_updates, n_coefficients).
+
+        Parameters
+        ----------
+        learning_rates : iterable of float
+        first : int
+        """
+        rates = np.fromiter(learning_rates, np.float64)
+        steps = np.arange(first, first + len(rates))
+        if type(self).coefficients is Optimizer.coefficients:  # without a call for each
+            return np.stack([rates, steps], 1)
+        return np.array(list(map(self.coefficients, rates.tolist(), steps.tolist())))
 
     def update(self, parameters, gradient, state, *coefficients):
         """Move `parameters` (and `state`) in place; `gradient` may be used as scratch.

@@ -309,7 +309,7 @@ class Network:
     def snapshot(self, indices=None):
         """Return a copy of the parameters and statistics of some networks, by default all."""
         if indices is None:
-            return self.parameters.data.clone(), self.statistics.data.clone()
+            return self.parameters.copy(), self.statistics.copy()
         return self.parameters.select(indices), self.statistics.select(indices)
 
     def restore(self, snapshot):

@@ -103,6 +103,10 @@ class FlatStorage:
         flat = self.data if flat is None else flat
         return [block[k].view(shape) for block, shape in zip(self._blocks(flat), self.shapes, strict=True)]
 
+    def copy(self):
+        """Return a copy of `data`, or itself where it has no elements."""
+        return self.data.clone() if self.shapes else self.data
+
     def select(self, indices, flat=None):
         """Return what some networks have in `flat` (`data` by default), in the layout of a storage of these alone.
 

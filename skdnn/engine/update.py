@@ -1,9 +1,7 @@
 """From gradient to parameters: penalties, clipping, the update rule, constraints."""
 
-import itertools
 from functools import partial
 
-import numpy as np
 import torch
 
 from skdnn.components.optimizers import TorchOptimizer
@@ -65,10 +63,7 @@ class Update:
 
     def next_coefficients(self, learning_rates):
         """Return the numbers of the one network's next updates, an array of shape (n_updates, n_numbers)."""
-        coefficients = self._rules[0].coefficients
-        numbers = [coefficients(rate, n) for n, rate in enumerate(learning_rates, self.n_updates + 1)]
-        # In half the time that NumPy takes for a list of tuples.
-        return np.fromiter(itertools.chain.from_iterable(numbers), np.float64).reshape(len(numbers), -1)
+        return self._rules[0].table_of_coefficients(learning_rates, self.n_updates + 1)
 
     def apply(self, coefficients):
         """Update the one network by its gradient, with the numbers of an update."""
@@ -150,7 +145,7 @@ class _FlatRule:
         self._network, self._optimizer = network, optimizer
         parameters, gradient = (network.parameters.rows(run, flat) for flat in (network.parameters.data, network.gradient))
         self.state = optimizer.init_state(parameters) if state is None else state
-        self.coefficients = optimizer.coefficients
+        self.coefficients, self.table_of_coefficients = optimizer.coefficients, optimizer.table_of_coefficients
         self.apply = partial(optimizer.update, parameters, gradient, self.state)
 
     def step(self, learning_rate, n_updates):
