@@ -55,11 +55,13 @@ class Optimizer(Component):
         learning_rates : iterable of float
         first : int
         """
-        rates = np.fromiter(learning_rates, np.float64)
-        steps = np.arange(first, first + len(rates))
-        if type(self).coefficients is Optimizer.coefficients:  # without a call for each
-            return np.stack([rates, steps], 1)
-        return np.array(list(map(self.coefficients, rates.tolist(), steps.tolist())))
+        rates = list(learning_rates)
+        steps = range(first, first + len(rates))
+        if type(self).coefficients is not Optimizer.coefficients:
+            return np.array(list(map(self.coefficients, rates, steps)))
+        table = np.empty((len(rates), 2))  # without a call for each
+        table[:, 0], table[:, 1] = rates, steps
+        return table
 
     def update(self, parameters, gradient, state, *coefficients):
         """Move `parameters` (and `state`) in place; `gradient` may be used as scratch.

@@ -97,6 +97,7 @@ class _Store:
     """
 
     def __init__(self, network, loss, n_rows, has_own_batches, n_weights, has_sample_weight):
+        self.kind = has_own_batches, n_weights, has_sample_weight
         leading = () if network.n_networks == 1 else (network.n_networks,)
         self.own = leading if has_own_batches else ()
         self.shared = self.own if has_own_batches or not leading else (1,)
@@ -202,6 +203,17 @@ class Chunk:
             self._shares.fill_(1.0 / size)
             # What each batch counts.
             self._counts = network.gradient.new_empty(n_batches, *store.shared, 1, 1) if store.has_sample_weight else None
+
+    def is_model_of(self, other):
+        """Whether a program on this chunk is one on another, moved: batches are alike, and their distance is known."""
+        mine, theirs = (self.size, self.store.kind), (other.size, other.store.kind)
+        return mine == theirs and (self.n_batches > 1 or other.n_batches == 1)
+
+    def memory(self):
+        """Return the tensors that batches of a network are in, each without a gap."""
+        counts = () if self._counts is None else (self._counts,)
+        own = self.x, self.targets, self._shares, self._weights, self.outputs, self.output_gradient, self.batch_losses
+        return [*own, *counts]
 
     def follows(self, other, count):
         """Whether this chunk's rows lie behind those of the first `count` batches of another."""

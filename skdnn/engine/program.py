@@ -110,7 +110,7 @@ class Program:
         Parameters
         ----------
         memory, to : list of Tensor
-            Contiguous tensors of this program's, and others like them that take their place.
+            Contiguous tensors of this program's, and others like them that take their place. They may have more rows or fewer.
         """
         other = copy.copy(self)
         operations = np.frombuffer(self.code, np.int64).reshape(-1, _LAYOUT.size // 8).copy()
@@ -118,7 +118,8 @@ class Program:
         before = addresses.copy()
         for mine, theirs in zip(memory, to, strict=True):
             begin = mine.data_ptr()
-            addresses[(begin <= before) & (before < begin + mine.nbytes)] += theirs.data_ptr() - begin
+            is_in = (begin <= before) & (before < begin + mine.nbytes)
+            addresses[is_in] = before[is_in] + (theirs.data_ptr() - begin)
         other.code = operations.tobytes()
         other._memory = [*self._memory, *to]
         return other

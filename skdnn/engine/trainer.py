@@ -107,8 +107,8 @@ class Trainer:
     n_epochs : int, default=0
         Epochs that the network has been trained for before.
     model : Trainer, default=None
-        Of a network, an update and a loss that are equal to these, with the same chunks: its programs serve here, too, for
-        memory of this network's. The two must take turns.
+        Of a network, an update and a loss that are equal to these: its programs serve here, too, moved to this one's memory.
+        Some of it is shared, so the two must take turns.
 
     Attributes
     ----------
@@ -220,9 +220,14 @@ class Trainer:
 
     def _steps_on(self, chunk):
         if chunk not in self._steps:
-            model = None if self._model is None else self._model._steps_on(chunk)
+            model = None if self._model is None else self._model._steps_like(chunk)
             self._steps[chunk] = _Steps(self.network, self._update, self._loss, chunk, model)
         return self._steps[chunk]
+
+    def _steps_like(self, chunk):
+        """The steps on a chunk whose programs serve on this one, too, or on this one."""
+        alike = (steps for other, steps in self._steps.items() if other.is_model_of(chunk))
+        return next(alike, None) or self._steps_on(chunk)
 
     @cached_property
     def _can_compile(self):
@@ -240,7 +245,7 @@ class _Steps:
     loss : Loss
     chunk : Chunk
     model : _Steps or None
-        Those on the same chunk of a trainer's model.
+        Those of a trainer's model on this chunk, or one like it.
     """
 
     def __init__(self, network, update, loss, chunk, model):
@@ -268,11 +273,12 @@ class _Steps:
         """Do as `run` does by programs and note the losses, and say whether there are any that can do so."""
         update = self._update
         if watcher is None:
-            if self._whole is None:
+            program = self._whole
+            if program is None:
                 return False
             numbers = update.next_coefficients(itertools.islice(rates, count))
             for start in range(0, count, self._steps_a_call):
-                self._whole(numbers[start : start + self._steps_a_call], start)
+                program(numbers[start : start + self._steps_a_call], start)
             update.n_updates += count
             return True
         if None in self._halves:
@@ -338,10 +344,11 @@ class _Steps:
         )
 
     def _memory(self):
-        """What is the network's own: all else is of use within a step."""
+        """What steps work on that networks do not share: all else is of use within a step."""
         network = self._network
         masks = [masks.values for masks in self._masks]
-        return [network.parameters.data, network.gradient, network.statistics.data, *self._update.memory(), *masks]
+        own = network.parameters.data, network.gradient, network.statistics.data
+        return [*own, *self._update.memory(), *masks, *self._chunk.memory()]
 
     def _differentiate_and_note(self, i):
         self._differentiate(i)

@@ -14,7 +14,7 @@ from skdnn._data import checked_once
 from skdnn.model_selection._preprocessing import last_step
 from skdnn.model_selection._progress import Progress
 from skdnn.model_selection._rows import hash_rows
-from skdnn.training import Lane, can_share_a_population, free_memory, group_size, train_in_lockstep
+from skdnn.training import Kin, Lane, can_share_a_population, free_memory, group_size, train_in_lockstep
 
 # Of the memory that is free, what the networks of all groups that are in training at the same time may take.
 _SHARE_OF_MEMORY = 0.5
@@ -87,7 +87,7 @@ class Candidates:
                 self._numbers.setdefault(_key(final), j)
         self._first = [None if final is None else self._numbers[_key(final)] for final in self._final]
         self._are_asked_once = {j for j, n in Counter(self._first).items() if n == 1 and has_distinct_folds}
-        self._tried, self._learned, self._seconds = set(), {}, {}
+        self._tried, self._learned, self._seconds, self._kin = set(), {}, {}, Kin()
         self.turn, self.corrections = None, {}
 
     def divide(self, n_parts=1, n_folds=1):
@@ -201,7 +201,7 @@ class Candidates:
         members = {self._first[j] for j, setting in enumerate(self._settings) if setting in settings}
         members = sorted(j for j in members if (j, rows) not in self._tried)
         self._tried |= {(j, rows) for j in members}
-        groups, too_large, make_lane = [], set(), partial(Lane, drawn={})
+        groups, too_large, make_lane = [], set(), partial(Lane, kin=self._kin.on_other_rows())
         with checked_once():
             for j in members:
                 shape = _key([self._final[j].hidden_layer_sizes, self._final[j].batch_size])

@@ -5,7 +5,7 @@ from skdnn.training.memory import MAX_GROUP, free_memory, group_size
 from skdnn.training.net import TrainingNet
 from skdnn.training.plan import Outcome, Seeds, TrainingData, TrainingPlan
 from skdnn.training.policy import compute_policy, multiplies_bfloat16
-from skdnn.training.population import Lane, can_share_a_population
+from skdnn.training.population import Kin, Lane, can_share_a_population
 from skdnn.training.progress import EpochListener
 from skdnn.training.run import TrainingRun
 from skdnn.training.session import Session
@@ -13,6 +13,7 @@ from skdnn.training.session import Session
 __all__ = [
     "MAX_GROUP",
     "EpochListener",
+    "Kin",
     "Lane",
     "Lockstep",
     "Outcome",

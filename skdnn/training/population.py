@@ -5,7 +5,7 @@ all (`SideBySide`): nothing is faster on a processor than one network's step fro
 axis more (`Stacked`), which saves the calls of all but one.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -16,6 +16,32 @@ from skdnn.training.policy import uses_one_thread
 from skdnn.training.session import Session
 
 
+# Networks whose programs are kept for others, and multiplications in one product of a batch with all kernels up to which they
+# are: what they hold is small then, and making a program takes as long as some tens of steps.
+_MAX_MODELS = 64
+_WORK_OF_MODEL = 1_000_000
+
+
+@dataclass
+class Kin:
+    """What the lanes of a search need do only once.
+
+    Attributes
+    ----------
+    drawn : dict
+        Of lanes that are not in training yet, by what their kernels are drawn from.
+    models : dict
+        Trainers by the plans whose programs they have.
+    """
+
+    drawn: dict = field(default_factory=dict)
+    models: dict = field(default_factory=dict)
+
+    def on_other_rows(self):
+        """Return the kin of lanes that train on other rows."""
+        return replace(self, drawn={})
+
+
 class Lane(Session):
     """A session whose epochs are run by a population, which it joins with others before training begins.
 
@@ -23,34 +49,38 @@ class Lane(Session):
     ----------
     plan, data, snapshot, n_epochs_before
         As of `Session`.
-    drawn : dict, default=None
-        Of lanes that are not in training yet: their kernels are taken where the same would be drawn. This one is added.
+    kin : Kin, default=None
+        Of the lanes that will train on the same rows.
+
+    Attributes
+    ----------
+    kin : Kin
     """
 
     _stack = _chunks = _model = None
 
-    def __init__(self, plan, data, snapshot=None, n_epochs_before=0, drawn=None):
-        self._drawn = {} if drawn is None else drawn
+    def __init__(self, plan, data, snapshot=None, n_epochs_before=0, kin=None):
+        self.kin = Kin() if kin is None else kin
         super().__init__(plan, data, snapshot, n_epochs_before)
-        del self._drawn
 
     def _draw_kernels(self):
         plan = self.plan
         layers = [(layer.n_in, layer.n_out, layer.initializer, layer.gain) for layer in plan.network.layers]
         key = tuple(layers), plan.seeds.kernels, plan.dtype, plan.device
-        if key in self._drawn and not any(layer.initializer.calls_users_code for layer in plan.network.layers):
-            for kernel, other in zip(self.network.kernels(), self._drawn[key].network.kernels(), strict=True):
+        drawn = self.kin.drawn
+        if key in drawn and not any(layer.initializer.calls_users_code for layer in plan.network.layers):
+            for kernel, other in zip(self.network.kernels(), drawn[key].network.kernels(), strict=True):
                 kernel.copy_(other)
         else:
             super()._draw_kernels()
-            self._drawn[key] = self
+            drawn[key] = self
 
     def join_stack(self, stack, k):
         """Become network `k` of a stack."""
         self._stack, self._k = stack, k
 
     def share_chunks(self, chunks, model):
-        """Train on batches that others gather, too, by the programs of a lane of equal plans where one is given."""
+        """Train on batches that others gather, too, by the programs of a trainer of equal plans where one is given."""
         self._chunks, self._model = chunks, model
 
     def share_order(self, other):
@@ -64,7 +94,7 @@ class Lane(Session):
 
     @cached_property
     def trainer(self):
-        return self._make_trainer(self._chunks, None if self._model is None else self._model.trainer)
+        return self._make_trainer(self._chunks, self._model)
 
     def share_data(self, other):
         """Use the rows of another lane, which are the same, and let go of one's own."""
@@ -195,11 +225,16 @@ class SideBySide:
 
     def __init__(self, lanes):
         self._lanes = list(lanes)
-        chunks, models, leaders = Chunks(lanes[0].network, lanes[0].plan.loss), {}, {}
+        first = lanes[0].plan
+        is_small = first.network.n_products * first.batch_size <= _WORK_OF_MODEL
+        kept = lanes[0].kin.models if is_small else {}
+        chunks, models, leaders = Chunks(lanes[0].network, first.loss), {}, {}
         for lane in lanes:
-            parts = lane.plan.network, lane.plan.update
-            lane.share_chunks(chunks, models.get(parts))
-            models.setdefault(parts, lane)
+            parts = lane.plan.network, lane.plan.update, first.loss, first.dtype
+            lane.share_chunks(chunks, models.get(parts) or kept.get(parts))
+            models.setdefault(parts, lane.trainer)
+            if len(kept) < _MAX_MODELS:
+                kept.setdefault(parts, lane.trainer)
             lane.share_order(leaders.setdefault(lane.plan.seeds.order if lane.plan.shuffle else None, lane))
 
     def train(self):
