@@ -42,10 +42,8 @@ class Chunks:
 
         Yields
         ------
-        chunk : Chunk
-            That has been filled with the next batches.
-        count : int
-            How many they are.
+        parts : list of (Chunk, int)
+            Those that have been filled with the next batches, and how many these are.
         """
         fills = []
         for chunk, (n_batches, _) in zip(self._of(runs, order, weights, sample_weight), runs, strict=True):
@@ -57,7 +55,7 @@ class Chunks:
         for parts in fills:
             n_rows = sum(chunk.size * count for chunk, count in parts)
             parts[0][0].store.fill(parts, X, y, order[..., start : start + n_rows], weights, sample_weight, twins)
-            yield from parts
+            yield parts
             start += n_rows
 
     def _of(self, runs, order, weights, sample_weight):

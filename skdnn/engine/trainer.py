@@ -9,8 +9,8 @@ import torch
 from skdnn.engine.chunks import Chunks
 from skdnn.engine.program import compile_steps, instruction_set
 
-# Steps are made by programs from the epoch on in which there are this many of them, and more than one on batches of their size:
-# to make a program takes as long. How many epochs are to come must not matter, or a network's bits would depend on it.
+# Steps are made by programs from the epoch on in which there are this many of them: to make a program takes as long. How many
+# epochs are to come must not matter, or a network's bits would depend on it.
 FIRST_COMPILED_STEP = 8
 
 # Multiplications in products of a batch with all kernels that one call of a program may make: some hundredths of a second, for
@@ -85,9 +85,9 @@ def run_epoch_together(trainers, X, y, order, rates, weights=None, watcher=None,
         runs = split_into_batches(n_rows, first.batch_size, first.smallest_batch)
         for trainer in trainers:
             trainer.begin_epoch(runs)
-        for chunk, count in first.chunks.gather(runs, X, y, order, weights, sample_weight, twins):
+        for parts in first.chunks.gather(runs, X, y, order, weights, sample_weight, twins):
             for trainer, own in zip(trainers, rates, strict=True):
-                trainer.train_on(chunk, count, own, watcher)
+                trainer.train_on(parts, own, watcher)
         n_counted = n_rows if sample_weight is None else sample_weight[order].sum((-2, -1))
         for trainer in trainers:
             trainer.end_epoch(n_counted)
@@ -173,29 +173,36 @@ class Trainer:
         """Prepare for an epoch of some runs of batches, as `split_into_batches` returns them."""
         self._total = 0.0
         n_steps = (self.n_epochs + 1) * sum(n_batches for n_batches, _ in runs)
-        is_compiled = n_steps >= FIRST_COMPILED_STEP and self._can_compile and torch.get_num_threads() == 1
-        # Sizes of batches whose steps are made by programs.
-        self._compiled = [size for n_batches, size in runs if is_compiled and (self.n_epochs + 1) * n_batches > 1]
+        self._is_compiled = n_steps >= FIRST_COMPILED_STEP and self._can_compile and torch.get_num_threads() == 1
 
-    def train_on(self, chunk, count, rates, watcher=None):
-        """Train on the first batches of a chunk.
+    def train_on(self, parts, rates, watcher=None):
+        """Train on the batches that chunks have been filled with.
 
         Parameters
         ----------
-        chunk : Chunk
-        count : int
-            Batches.
+        parts : list of (Chunk, int)
+            Each chunk, and how many batches are in it.
         rates : iterator
             Gives the learning rate of each update. Who watches may change it from batch to batch.
         watcher : object, default=None
         """
-        steps = self._steps_on(chunk)
-        steps.draw_masks(count)
-        if chunk.size in self._compiled and steps.run_compiled(count, rates, watcher):
-            self._total = self._total + chunk.sum_of_noted_losses(count)
-        else:
-            steps.run(count, rates, watcher)
-            self._total = self._total + chunk.sum_of_losses(count)
+        steps = [(self._steps_on(chunk), count) for chunk, count in parts]
+        for own, count in steps:
+            own.draw_masks(count)
+        if not self._is_compiled or not all(own.has_programs(watcher) for own, _ in steps):
+            for own, count in steps:
+                own.run(count, rates, watcher)
+            self._total = self._total + sum(chunk.sum_of_losses(count) for chunk, count in parts)
+            return
+        if watcher is None:
+            numbers = self._update.next_coefficients(itertools.islice(rates, sum(count for _, count in parts)))
+        for own, count in steps:
+            if watcher is None:
+                own.run_programs(numbers[:count])
+                numbers = numbers[count:]
+            else:
+                own.run_halves(count, rates, watcher)
+        self._total += sum(chunk.sum_of_noted_losses(count) for chunk, count in parts)
 
     def end_epoch(self, n_counted):
         """Note what the losses of an epoch are divided by: a number, or a tensor of shape () or (n_networks,)."""
@@ -269,29 +276,26 @@ class _Steps:
             self._update.step(next(rates))
             self._tell_end(watcher, i)
 
-    def run_compiled(self, count, rates, watcher=None):
-        """Do as `run` does by programs and note the losses, and say whether there are any that can do so."""
-        update = self._update
-        if watcher is None:
-            program = self._whole
-            if program is None:
-                return False
-            numbers = update.next_coefficients(itertools.islice(rates, count))
-            for start in range(0, count, self._steps_a_call):
-                program(numbers[start : start + self._steps_a_call], start)
-            update.n_updates += count
-            return True
-        if None in self._halves:
-            return False
+    def has_programs(self, watcher=None):
+        """Whether there are programs for the steps, in one piece or, where somebody watches, in two."""
+        return self._whole is not None if watcher is None else None not in self._halves
+
+    def run_programs(self, numbers):
+        """Do as `run` does by programs, with the numbers of each update, and note the losses."""
+        for start in range(0, len(numbers), self._steps_a_call):
+            self._whole(numbers[start : start + self._steps_a_call], start)
+        self._update.n_updates += len(numbers)
+
+    def run_halves(self, count, rates, watcher):
+        """Do so where somebody watches."""
         differentiate, apply = self._halves
         for i in range(count):
             self._tell(watcher, "batch_begins", i)
             differentiate([()], i)
             self._tell(watcher, "gradient_is_ready", i)
-            apply(update.next_coefficients([next(rates)]), i)
-            update.n_updates += 1
+            apply(self._update.next_coefficients([next(rates)]), i)
+            self._update.n_updates += 1
             self._tell_end(watcher, i)
-        return True
 
     def _tell(self, watcher, event, i):
         if watcher is not None:

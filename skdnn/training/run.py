@@ -215,14 +215,14 @@ class TrainingRun:
         loss, penalty, is_finite = self.session.end_epoch()
         if not is_finite:
             self._reason = "diverged"
-        self.history[-1].update(train_loss=loss + penalty, base_loss=loss, penalty=penalty, learning_rate=first)
+        self._row.update(train_loss=loss + penalty, base_loss=loss, penalty=penalty, learning_rate=first)
         self._describe_batches(True, "train", is_watched)
 
     def _validate_epoch(self):
         """Score the validation rows."""
         is_watched, watcher = self._watch(training=False)
         loss, score = self.session.validate(watcher)
-        self.history[-1].update(valid_loss=loss, valid_score=score)
+        self._row.update(valid_loss=loss, valid_score=score)
         self._describe_batches(False, "valid", is_watched)
 
     def _watch(self, training):
@@ -234,10 +234,15 @@ class TrainingRun:
         if not self.n_epochs_:
             return False
         guessing = plan.loss.of_guessing(plan.network.layers[-1].n_out)
-        return not self.history[-1]["base_loss"] <= _HOPELESS * guessing
+        return not self._row["base_loss"] <= _HOPELESS * guessing
+
+    @property
+    def _row(self):
+        """The epoch's row in the history, without skorch's look at what is asked for."""
+        return next(reversed(self.history))
 
     def _monitored(self):
-        return self.history[-1]["valid_score" if self.session.data.is_validated else "train_loss"]
+        return self._row["valid_score" if self.session.data.is_validated else "train_loss"]
 
     def _warn(self, plan):
         outcome = self.outcome_
@@ -270,8 +275,7 @@ class TrainingRun:
     def notify(self, method_name, **cb_kwargs):
         """Tell whoever listens. Nobody does, but an epoch has its row in the history."""
         if method_name == "on_epoch_begin":
-            self.history.new_epoch()
-            self.history.record("epoch", len(self.history))
+            self.history.append({"batches": [], "epoch": len(self.history) + 1})
 
     def _begin(self, stack):
         """Prepare for epochs; what is to be undone after them goes to an `ExitStack`."""

@@ -80,11 +80,6 @@ def test_programs_begin_with_an_epoch(monkeypatch):
     train(plan_network(), n_epochs=3)
     assert len(made) == 2  # one for the last batch, which is of another size
     assert calls == [41, 1, 41, 1]
-    made.clear()
-    calls.clear()
-    monkeypatch.setattr(trainer, "FIRST_COMPILED_STEP", 2)
-    train(plan_network(), n_epochs=2)
-    assert calls == [41, 41, 1]  # which was the only one of its size in the first epoch
 
 
 @needs_kernels

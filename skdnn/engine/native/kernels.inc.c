@@ -348,9 +348,20 @@ NAME(run_chain)(const operation *op, int64_t batch, const double *of_step, real 
 static TARGET void
 NAME(run_other)(const operation *op, int64_t batch, const double *of_step, real *scratch)
 {
+    static const int n_operands[] = {
+#define X(name, n_operands, n_numbers) n_operands,
+        OTHER_OPERATIONS(X)
+#undef X
+    };
+    static const int n_numbers[] = {
+#define X(name, n_operands, n_numbers) n_numbers,
+        OTHER_OPERATIONS(X)
+#undef X
+    };
     real *x[MAX_OPERANDS];
-    double exact[MAX_NUMBERS];
-    NAME(resolve)(op, MAX_OPERANDS, MAX_NUMBERS, batch, of_step, x, exact);
+    double exact[MAX_NUMBERS] = {0};
+    const int64_t other = op->code - N_ELEMENTWISE;
+    NAME(resolve)(op, n_operands[other], n_numbers[other], batch, of_step, x, exact);
     const real number[2] = {(real)exact[0], (real)exact[1]};
     switch (op->code) {
     case CODE_product:

@@ -88,18 +88,18 @@ typedef struct {
     X(hardswish, 2, x1 * HARD_SIGMOID(x1))                                                                                     \
     X(hardswish_backward, 3, x2 <= -3 ? (real)0 : x2 >= 3 ? x1 : x1 * (x2 / 3 + (real)0.5))
 
-/* Those that are not. */
+/* Those that are not: name, number of operands and of numbers. */
 #define OTHER_OPERATIONS(X)                                                                                                    \
-    X(product)              /* out, left, right, bias or NULL: (rows, depth) @ (depth, cols) */                                \
-    X(softmax)              /* out, in, logarithm or NULL: over each row */                                                    \
-    X(log_softmax)          /* out, in: over each row */                                                                       \
-    X(total)                /* out, in: the sum of all */                                                                      \
-    X(row_norms)            /* out, in: a Euclidean norm a row */                                                              \
-    X(column_norms)         /* out, in: a Euclidean norm a column */                                                           \
-    X(column_sums)          /* out, in, factor of each row */                                                                  \
-    X(adam)                 /* parameters, mean, squares, largest or NULL, gradient; rate, step; beta_1, beta_2, epsilon */    \
-    X(batch_norm)           /* out, in, scale, shift, running mean and variance, mean, inverse std; share, epsilon */          \
-    X(batch_norm_backward)  /* out, gradients of scale and shift, gradient, in, scale, mean, inverse std */
+    X(product, 4, 0)             /* out, left, right, bias or NULL: (rows, depth) @ (depth, cols) */                           \
+    X(softmax, 3, 0)             /* out, in, logarithm or NULL: over each row */                                               \
+    X(log_softmax, 2, 0)         /* out, in: over each row */                                                                  \
+    X(total, 2, 0)               /* out, in: the sum of all */                                                                 \
+    X(row_norms, 2, 0)           /* out, in: a Euclidean norm a row */                                                         \
+    X(column_norms, 2, 0)        /* out, in: a Euclidean norm a column */                                                      \
+    X(column_sums, 3, 0)         /* out, in, factor of each row */                                                             \
+    X(adam, 5, 5)                /* parameters, mean, squares, largest or NULL, gradient; rate, step, betas, epsilon */        \
+    X(batch_norm, 8, 2)          /* out, in, scale, shift, running mean and variance, mean, inverse std; share, epsilon */     \
+    X(batch_norm_backward, 8, 0) /* out, gradients of scale and shift, gradient, in, scale, mean, inverse std */
 
 enum {
 #define X(name, ...) CODE_##name,
