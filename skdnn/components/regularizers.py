@@ -117,11 +117,7 @@ class L2(Regularizer):
         self.l2 = l2
 
     def penalty(self, kernel):
-        if kernel.dim() == 2:
-            squares = torch.dot(kernel.reshape(-1), kernel.reshape(-1))  # at half the cost
-        else:
-            squares = torch.linalg.vector_norm(kernel, dim=(-2, -1)).square_()
-        return squares.mul_(_flat(self.l2) / 2)
+        return torch.linalg.vector_norm(kernel, dim=(-2, -1)).square_().mul_(_flat(self.l2) / 2)
 
     def add_gradient(self, kernel, gradient, scratch):
         _add_scaled(gradient, kernel, self.l2)

@@ -145,15 +145,12 @@ class Network:
         """
         for k, (plan, seed) in enumerate(zip(self.plans, seeds, strict=True)):
             generator = torch.Generator().manual_seed(seed)
-            for layer, kernel in zip(plan.layers, self.kernels(k), strict=True):
+            kernels = [tensor for tensor in self.parameters.network(k) if tensor.dim() == 2]
+            for layer, kernel in zip(plan.layers, kernels, strict=True):
                 with torch.inference_mode(False), torch.no_grad():
                     draws = torch.empty(kernel.shape, dtype=torch.float64)
                     layer.initializer.fill(draws, generator, layer.gain)
                     kernel.copy_(draws)
-
-    def kernels(self, k=0):
-        """Return the kernels of network `k`, one a layer, as views of `parameters`."""
-        return [tensor for tensor in self.parameters.network(k) if tensor.dim() == 2]
 
     def record(self, x, out, output_gradient, loss_gradient, row_weights=None, masks=()):
         """Return the calls of one training pass over a batch, which fill `out` and `gradient`.
@@ -210,6 +207,11 @@ class Network:
     def record_projections(self):
         """Return the calls that put every kernel back onto its constraint."""
         return [partial(constraint.project, kernel) for constraint, kernel in self._constrained]
+
+    @property
+    def is_penalized(self):
+        """Whether there are penalties."""
+        return bool(self._regularized)
 
     def penalty(self):
         """Return the sum of each network's penalties, a tensor of shape (n_networks,)."""

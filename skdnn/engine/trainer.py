@@ -13,6 +13,9 @@ from skdnn.engine.program import compile_steps, instruction_set
 # epochs are to come must not matter, or a network's bits would depend on it.
 FIRST_COMPILED_STEP = 8
 
+# The epoch from which on the penalty is a program's, too, for the same reason: it is computed once an epoch.
+_FIRST_COMPILED_PENALTY = 3
+
 # Multiplications in products of a batch with all kernels that one call of a program may make: some hundredths of a second, for
 # Python sees an interrupt only between calls.
 _WORK_OF_CALL = 2**30
@@ -208,8 +211,34 @@ class Trainer:
         """Note what the losses of an epoch are divided by: a number, or a tensor of shape () or (n_networks,)."""
         self.n_epochs += 1
         self._n_counted = n_counted
-        self._penalty = self.network.penalty()
-        self._norms = self.network.parameters.norms(self.network.parameters.data)
+        is_compiled = self._is_compiled and self.n_epochs >= _FIRST_COMPILED_PENALTY and self.network.is_penalized
+        if is_compiled and self._noting is not None:
+            self._noting([()])
+            self._figures = self._noted
+        else:
+            self._figures = self._penalty_and_norms()
+
+    def _penalty_and_norms(self):
+        return self.network.penalty(), self.network.parameters.norms(self.network.parameters.data)
+
+    @cached_property
+    def _noted(self):
+        return self.network.gradient.new_empty(2)
+
+    @cached_property
+    def _noting(self):
+        """The program that writes the penalty and the norm of one network into `_noted`, or None."""
+        if self._model is not None:
+            program, theirs = self._model._noting, self._model
+            memory, to = ([own.network.parameters.data, own._noted] for own in (theirs, self))
+            return program and program.moved(memory, to)
+        places = self._noted.split(1)
+
+        def note(i, numbers):
+            for place, figure in zip(places, self._penalty_and_norms(), strict=True):
+                place.copy_(figure)
+
+        return compile_steps(note, 1)
 
     @property
     def loss(self):
@@ -219,11 +248,13 @@ class Trainer:
 
     def figures(self):
         """Return the mean loss of the last epoch, the penalty and the norm of all parameters after it, a list for each network."""
+        figures = self._figures
         if self.network.n_networks > 1 or self.network.device.type != "cpu":
             with torch.inference_mode():
-                return torch.stack([self.loss, self._penalty, self._norms], 1).tolist()
+                return torch.stack([self.loss, *figures], 1).tolist()
         # Nothing waits for them, and to put them together takes longer.
-        return [[float(self._total) / float(self._n_counted), self._penalty.item(), self._norms.item()]]
+        numbers = figures.tolist() if figures is self._noted else [figure.item() for figure in figures]
+        return [[float(self._total) / float(self._n_counted), *numbers]]
 
     def _steps_on(self, chunk):
         if chunk not in self._steps:

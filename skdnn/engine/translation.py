@@ -89,15 +89,22 @@ def _sum(draft, arguments, out):
     draft.add("column_sums", [out, source, (ones, ones)], (), source[0].shape)
 
 
+# Kernels for norms, by order and axes; a sum of sizes is one of what `abs` has made of them.
+_NORMS = {(2, (-1,)): "row_norms", (2, (-2,)): "column_norms", (2, (-2, -1)): "row_norms", (1, (-2, -1)): "total"}
+
+
 def _norm(draft, arguments, out):
-    source, dim = arguments["self"], arguments["dim"][0]
-    is_plain = (
-        arguments["ord"] == (2, 2) and arguments["dtype"][0] is None and source[0].is_contiguous() and out[0].is_contiguous()
-    )
-    if not is_plain or dim not in ([-1], [-2]):
+    source, axes = arguments["self"], tuple(arguments["dim"][0] or ())
+    code = _NORMS.get((arguments["ord"][0], axes))
+    is_plain = arguments["dtype"][0] is None and source[0].is_contiguous() and out[0].is_contiguous()
+    if code is None or not is_plain:
         raise NotRepeatableError
-    code = "row_norms" if dim == [-1] else "column_norms"
-    draft.add(code, [out, source], (), (1, *source[0].shape)[-2:])
+    shape = (1, *source[0].shape)[-2:] if len(axes) == 1 else (1, source[0].numel())
+    if code == "total":
+        sizes = draft.keep(torch.empty_like(source[0]))
+        draft.add("abs", [(sizes, sizes), source])
+        source = sizes, sizes
+    draft.add(code, [out, source], (), shape)
 
 
 def _softmax(draft, arguments, out):

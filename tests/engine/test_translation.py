@@ -149,6 +149,8 @@ CALLS = {
     "linalg_vector_norm": [
         lambda o: torch.linalg.vector_norm(o.x, dim=-1, keepdim=True, out=o.column),
         lambda o: torch.linalg.vector_norm(o.x, dim=-2, out=o.row),
+        lambda o: torch.linalg.vector_norm(o.x, dim=(-2, -1), out=o.scalar),
+        lambda o: torch.linalg.vector_norm(o.x, 1, dim=(-2, -1), out=o.scalar),
     ],
     "log_softmax": [lambda o: o.out.copy_(torch.log_softmax(o.x, -1))],
     "masked_fill": [lambda o: o.x.masked_fill_(torch.gt(o.x.mul_(2.0), 0.0), 1.0)],
