@@ -11,6 +11,7 @@ from sklearn.exceptions import DataConversionWarning
 from skorch.callbacks import Callback
 
 from skdnn import MLPDeepClassifier
+from skdnn._data import _is_plain, checked_once
 
 X, Y = load_iris(return_X_y=True)
 X, Y = np.ascontiguousarray(X[::2]), Y[::2]  # in double steps: the rows are sorted by class
@@ -333,3 +334,17 @@ def test_numbers_beyond_float32_are_not_predicted_as_nan():
 def test_bad_y_is_refused(y, message):
     with pytest.raises((ValueError, TypeError), match=message):
         fitted(X, y)
+
+
+def test_arrays_are_looked_through_once_within_a_context(monkeypatch):
+    looked, isfinite = [], np.isfinite
+    monkeypatch.setattr(np, "isfinite", lambda *args: looked.append(args) or isfinite(*args))
+    rows, equal_rows = np.ones((4, 3)), np.ones((4, 3))
+    spoiled = np.full((4, 3), np.nan)
+    with checked_once():
+        assert [_is_plain(array, [np.float64]) for array in (rows, rows, equal_rows, spoiled, spoiled)] == [True] * 3 + [
+            False
+        ] * 2
+    assert len(looked) == 4
+    assert _is_plain(rows, [np.float64])
+    assert len(looked) == 5

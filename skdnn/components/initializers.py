@@ -283,6 +283,7 @@ class CallableInitializer(Initializer):
     [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
 
+    calls_users_code = True
     _parameter_constraints = {"function": [callable]}
 
     def __init__(self, function):

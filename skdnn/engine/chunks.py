@@ -4,7 +4,6 @@ import math
 import operator
 from functools import cached_property
 
-import numpy as np
 import torch
 
 from skdnn.engine.rows import gather_rows

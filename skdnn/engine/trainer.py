@@ -77,7 +77,6 @@ def run_epoch_together(trainers, X, y, order, rates, weights=None, watcher=None,
         Of the same `chunks` and batch size.
     rates : list of sequence
         Of each, as of `Trainer.run_epoch`, which has the other parameters, too.
-
     """
     first = trainers[0]
     if first.network.n_networks == 1:
@@ -247,13 +246,13 @@ class Trainer:
             return (self.network.gradient.new_zeros(self.network.n_networks) + self._total) / self._n_counted
 
     def figures(self):
-        """Return the mean loss of the last epoch, the penalty and the norm of all parameters after it, a list for each network."""
+        """Return of each network the mean loss of the last epoch, and the penalty and the norm of all parameters after it."""
         figures = self._figures
         if self.network.n_networks > 1 or self.network.device.type != "cpu":
             with torch.inference_mode():
                 return torch.stack([self.loss, *figures], 1).tolist()
         # Nothing waits for them, and to put them together takes longer.
-        numbers = figures.tolist() if figures is self._noted else [figure.item() for figure in figures]
+        numbers = figures.tolist() if isinstance(figures, torch.Tensor) else [figure.item() for figure in figures]
         return [[float(self._total) / float(self._n_counted), *numbers]]
 
     def _steps_on(self, chunk):

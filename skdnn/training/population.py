@@ -15,7 +15,6 @@ from skdnn.engine import Chunks, Network, Trainer, Update, can_be_compiled, run_
 from skdnn.training.policy import uses_one_thread
 from skdnn.training.session import Session
 
-
 # Networks whose programs are kept for others, and multiplications in one product of a batch with all kernels up to which they
 # are: what they hold is small then, and making a program takes as long as some tens of steps.
 _MAX_MODELS = 64

@@ -178,6 +178,13 @@ def test_what_changes_from_step_to_step_is_a_tuple_of_numbers(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_table_has_the_numbers_of_each_step(name):
+    rule, rates = OPTIMIZERS[name](), [0.1, 0.02, 0.3]
+    table = rule.table_of_coefficients(iter(rates), 5)
+    assert table.tolist() == [list(rule.coefficients(rate, step)) for step, rate in enumerate(rates, 5)]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_update_works_under_inference_mode_on_ordinary_tensors(name):
     expected = trajectory(OPTIMIZERS[name](), CONSTANT)
     with torch.inference_mode():

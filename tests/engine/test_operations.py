@@ -245,3 +245,61 @@ def test_random_steps_do_the_same(seed, both_programs):
     plain, followed = both_programs(step)
     is_followed = any(codes[0] == "product" and len(codes) > 1 for codes in codes_of(followed[0]))
     _check(own, plain, followed, [own.result] if is_followed else [])
+
+
+# softmaxes -----------------------------------------------------------------------------------------------------------------
+
+
+def softmax_step(between=lambda x, out, log: None, shape=(9, 5)):
+    """A softmax, something else, and the logarithm of a softmax of the same numbers."""
+
+    def make(dtype):
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+        out, copy = torch.empty_like(x), torch.empty_like(x)
+
+        def step(i, _):
+            torch.softmax(x, -1, out=out)
+            between(x, out, copy)
+            copy.copy_(torch.log_softmax(x, -1))
+
+        return step, (x, out, copy)
+
+    return make
+
+
+@both_dtypes
+@pytest.mark.parametrize(
+    ("between", "is_joined"),
+    [
+        (lambda x, out, copy: None, True),
+        (lambda x, out, copy: out.mul_(2.0), True),  # the softmax is used up before the logarithm is asked for
+        (lambda x, out, copy: copy.copy_(x), True),
+        (lambda x, out, copy: x.mul_(0.5), False),
+    ],
+    ids=["nothing", "its result changes", "its numbers are read", "its numbers change"],
+)
+def test_a_softmax_and_its_logarithm_are_made_at_once_where_their_numbers_are_the_same(between, is_joined, dtype):
+    make = softmax_step(between)
+    step, expected = make(dtype)
+    step(0, ())
+    step, got = make(dtype)
+    kept = [tensor.clone() for tensor in got]
+    for own in programs_of(step):
+        for tensor, values in zip(got, kept, strict=True):
+            tensor.copy_(values)
+        own([()])
+        torch.testing.assert_close(got, expected)
+        assert any("log_softmax" in group for group in codes_of(own)) != is_joined
+
+
+def test_softmaxes_of_different_numbers_stay_apart():
+    x, y = torch.randn(4, 3), torch.randn(4, 3)
+    out, copy = torch.empty(4, 3), torch.empty(4, 3)
+
+    def step(i, _):
+        torch.softmax(x, -1, out=out)
+        copy.copy_(torch.log_softmax(y, -1))
+
+    for own in programs_of(step):
+        own([()])
+        torch.testing.assert_close((out, copy), (torch.softmax(x, -1), torch.log_softmax(y, -1)))

@@ -187,6 +187,47 @@ def test_without_the_extension_there_are_no_programs(monkeypatch):
     assert compile_addition(lambda i, numbers: total.add_(1.0), total) is None
 
 
+# programs for other memory --------------------------------------------------------------------------------------------------
+
+
+@needs_kernels
+def test_a_program_moves_to_other_memory_and_stays_where_it_was():
+    def make(n_batches, seed):
+        batches = torch.randn(n_batches, 3, generator=torch.Generator().manual_seed(seed))
+        return torch.zeros(3), batches
+
+    shared, (total, batches), others = torch.ones(3), make(4, 0), make(9, 1)
+    rows = batches.unbind(0)
+    run = compile_addition(lambda i, numbers: shared.copy_(total.add_(rows[i], alpha=numbers[0])), total)
+    numbers = [(0.5, 1.0)] * 4
+    # Tensors may be named twice, and those without numbers have no address.
+    moved = run.moved([total, batches, total, torch.empty(0)], [others[0], others[1], others[0], torch.empty(0)])
+    moved([(0.5, 1.0)] * 9)
+    assert not total.any()
+    torch.testing.assert_close(others[0], 0.5 * others[1].sum(0))
+    assert torch.equal(shared, others[0])  # what is not named is shared
+    before = others[0].clone()
+    run(numbers)
+    torch.testing.assert_close(total, 0.5 * batches.sum(0))
+    assert torch.equal(others[0], before)
+
+
+@needs_kernels
+def test_a_moved_program_keeps_its_memory():
+    def move(to):
+        total, scratch = torch.zeros(3), torch.zeros(3)
+        run = compile_addition(lambda i, numbers: total.add_(torch.abs(total, out=scratch)).add_(1.0), total)
+        return run.moved([total], [to])
+
+    to = torch.zeros(3)
+    moved = move(to)
+    gc.collect()
+    others = [torch.full((3,), torch.nan) for _ in range(200)]
+    moved([(0.0, 1.0)] * 2)
+    assert to.tolist() == [3.0] * 3
+    assert all(bool(other.isnan().all()) for other in others)
+
+
 # chains -------------------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 
 from skdnn import MLPDeepClassifier, MLPDeepRegressor
-from skdnn.components import SGD, Adam, BatchNorm, CallableActivation, Exponential, Momentum, TorchOptimizer
+from skdnn.components import L1, L1L2, L2, SGD, Adam, BatchNorm, CallableActivation, Exponential, Momentum, TorchOptimizer
 from skdnn.components.losses import CategoricalCrossentropy
 from skdnn.engine import Trainer, Update, UpdatePlan, program, run_epoch_together, trainer
 from skdnn.engine.program import compile_steps
@@ -134,6 +134,52 @@ def test_a_program_outlives_its_network(monkeypatch):
     assert all(bool(other.isnan().all()) for other in others)
 
 
+@needs_kernels
+@pytest.mark.parametrize("techniques", [{}, RICH], ids=["plain", "rich"])
+@pytest.mark.parametrize("n_rows", [N_ROWS, 18 * BATCH_SIZE + 2], ids=["same rows", "fewer rows"])
+def test_programs_of_a_model_are_moved_and_change_nothing(techniques, n_rows, monkeypatch):
+    plan, made = plan_network(regularizer=L1L2(1e-3, 1e-2), **techniques), []
+    monkeypatch.setattr(trainer, "compile_steps", lambda *args: made.append(compile_steps(*args)) or made[-1])
+    X, y = make_data(N_ROWS, dtype=torch.float32)
+
+    def run(seed, n_rows, model=None):
+        network = make_network(plan, dtype=torch.float32, seeds=[seed])
+        update = Update(network, [UpdatePlan(Momentum())])
+        own = Trainer(network, update, CategoricalCrossentropy(), BATCH_SIZE, model=model)
+        figures = []
+        for order in make_orders(4, n_rows=n_rows):
+            own.run_epoch(X, y, order, [0.01] * own.n_updates(n_rows))
+            figures += own.figures()
+        return own, figures, torch.cat(network.snapshot())
+
+    alone = run(1, n_rows)[1:]
+    made.clear()
+    model, _, state = run(0, N_ROWS)
+    n_programs = len(made)
+    assert n_programs == 3  # steps on batches of two sizes, and the penalty
+    kept = state.clone()
+    _, *got = run(1, n_rows, model)
+    assert len(made) == n_programs
+    assert got[0] == alone[0]
+    assert torch.equal(got[1], alone[1])
+    assert torch.equal(torch.cat(model.network.snapshot()), kept)  # the model is as it was
+
+
+@needs_kernels
+def test_a_chunk_of_one_batch_is_no_model_of_more():
+    X, y = make_data(4 * BATCH_SIZE, dtype=torch.float32)
+
+    def run(model=None, n_rows=BATCH_SIZE, n_epochs=9):
+        network = make_network(plan_network(), dtype=torch.float32)
+        own = Trainer(network, Update(network, [UpdatePlan(SGD())]), CategoricalCrossentropy(), BATCH_SIZE, model=model)
+        for order in make_orders(n_epochs, n_rows=n_rows):
+            own.run_epoch(X, y, order, [0.1] * own.n_updates(n_rows))
+        return own, torch.cat(network.snapshot())
+
+    model, _ = run()
+    assert torch.equal(run(model, 4 * BATCH_SIZE)[1], run(None, 4 * BATCH_SIZE)[1])
+
+
 # fits ---------------------------------------------------------------------------------------------------------------------
 
 X = np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
@@ -167,6 +213,16 @@ def n_made(monkeypatch):
 
     monkeypatch.setattr(trainer, "compile_steps", compile_and_count)
     return count
+
+
+@needs_kernels
+@pytest.mark.parametrize("regularizer", [L1(0.01), L2(0.1), L1L2(0.01, 0.1)], ids=["l1", "l2", "l1_l2"])
+def test_the_penalty_in_the_history_is_that_of_the_weights(regularizer, n_made):
+    for max_iter in (2, 3, 8):
+        clf = fit(regularizer=regularizer, max_iter=max_iter)
+        expected = sum(regularizer.penalty(torch.from_numpy(kernel.T)).item() for kernel in clf.coefs_)
+        assert clf.history_[-1]["penalty"] == pytest.approx(expected, rel=1e-6)
+        assert clf.loss_curve_[-1] == pytest.approx(clf.history_[-1]["base_loss"] + expected, rel=1e-6)
 
 
 # What a fit has beside the defaults.

@@ -21,6 +21,7 @@ from skdnn.components import (
     Adaptive,
     BatchNorm,
     CallableActivation,
+    CallableInitializer,
     ClipNorm,
     ClipValue,
     Constant,
@@ -42,6 +43,7 @@ from skdnn.components.losses import CategoricalCrossentropy
 from skdnn.engine import LayerPlan, Network, NetworkPlan, UpdatePlan, build_module, run_epoch_together
 from skdnn.engine.program import compile_steps
 from skdnn.training import (
+    Kin,
     Lane,
     Seeds,
     Session,
@@ -566,6 +568,60 @@ def test_steps_side_by_side_are_programs(kind, monkeypatch):
         train_in_lockstep([make_net(make_plan(layers, max_iter=n_epochs), make_data()) for layers in TECHNIQUES])
     assert len(made) == (0 if kind == "stacked" else len(TECHNIQUES))
     assert None not in made
+
+
+def train_lanes(plans, kin=None, **rows):
+    """The snapshots of lanes that have trained together."""
+    sessions = [Lane(plan, make_data(**rows), kin=kin) for plan in plans]
+    networks = [session.network for session in sessions]
+    train_in_lockstep([TrainingNet(build_module(own.network), own.plan.loss, session=own) for own in sessions])
+    return [torch.cat(network.snapshot()) for network in networks]
+
+
+def test_lanes_of_equal_plans_have_one_program_which_serves_on_other_rows_too(kind, monkeypatch):
+    made, kin = [], Kin()
+    monkeypatch.setattr("skdnn.engine.trainer.compile_steps", lambda *args: made.append(compile_steps(*args)) or made[-1])
+    plans = [make_plan(seeds=(k, k, k), learning_rate_init=0.1 / (k + 1)) for k in range(3)]
+    for rows, n_programs in (({}, 1), ({"n_training": 32}, 0)):
+        alone = [train_lanes([plan], **rows) for plan in plans]
+        made.clear()
+        together = train_lanes(plans, kin.on_other_rows(), **rows)
+        assert len(made) == (0 if kind == "stacked" else n_programs)
+        if kind != "stacked":
+            assert all(torch.equal(one, other) for one, (other,) in zip(together, alone, strict=True))
+    train_lanes([make_plan(optimizer=Momentum(0.5))], kin.on_other_rows())
+    assert len(made) == (0 if kind == "stacked" else 1)
+
+
+@pytest.mark.parametrize("limit", [("_MAX_MODELS", 0), ("_WORK_OF_MODEL", 1)], ids=["number", "size"])
+def test_programs_are_kept_within_limits(limit, kind, monkeypatch):
+    monkeypatch.setattr(f"skdnn.training.population.{limit[0]}", limit[1])
+    kin = Kin()
+    train_in_lockstep(
+        [TrainingNet(build_module(own.network), PLAN.loss, session=own) for own in [Lane(PLAN, make_data(), kin=kin)]]
+    )
+    assert not kin.models
+
+
+def test_kernels_that_are_drawn_alike_are_drawn_once(monkeypatch):
+    drawn, initialize = [], Network.initialize
+    monkeypatch.setattr(Network, "initialize", lambda network, seeds: drawn.append(seeds) or initialize(network, seeds))
+    users = CallableInitializer(torch.nn.init.zeros_)
+    cases = [
+        ({}, (1, 2, 3), True),
+        ({}, (1, 8, 9), False),
+        ({}, (2, 2, 3), True),
+        ({"initializer": He()}, (1, 2, 3), True),
+        ({"initializer": Glorot(), "activation": ReLU()}, (1, 2, 3), False),
+        ({"initializer": users}, (1, 2, 3), True),
+        ({"initializer": users}, (1, 2, 3), True),
+    ]
+    kin = Kin()
+    for layers, seeds, is_drawn in cases:
+        plan, n_before = make_plan(layers, seeds=seeds), len(drawn)
+        network = Lane(plan, make_data(), kin=kin).network
+        assert len(drawn) - n_before == is_drawn
+        assert torch.equal(network.parameters.data, Session(plan, make_data()).network.parameters.data)
 
 
 def test_networks_side_by_side_share_their_chunks(kind):
