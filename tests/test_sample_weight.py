@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skdnn import MLPDeepClassifier, MLPDeepRegressor
 from skdnn.components import OPTIMIZERS, REGRESSION_LOSSES, SGD, BatchNorm, Huber, Momentum, Poisson, Quantile
-from skdnn.engine import Trainer
+from skdnn.engine import run_epoch_together
 
 X, Y = load_iris(return_X_y=True)
 X, Y = StandardScaler().fit_transform(X)[::3], Y[::3]
@@ -157,13 +157,13 @@ def test_rows_given_twice_have_one_weight_together():
 
 @pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_array], ids=["dense", "sparse"])
 def test_only_equal_rows_are_twins(monkeypatch, form):
-    given, run_epoch = [], Trainer.run_epoch
+    given = []
 
-    def spy(self, *args, **named):
-        given.append(named["twins"])
-        return run_epoch(self, *args, **named)
+    def spy(*args, twins, **named):
+        given.append(twins)
+        run_epoch_together(*args, twins=twins, **named)
 
-    monkeypatch.setattr(Trainer, "run_epoch", spy)
+    monkeypatch.setattr("skdnn.training.session.run_epoch_together", spy)
     rows, y = np.r_[X, X[::-1]], np.r_[Y, Y[::-1]]
     params = {"max_iter": 1, "n_iter_no_change": 1}
     classifier(dropout=0.5, **params).fit(form(rows), y)

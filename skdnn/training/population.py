@@ -64,8 +64,10 @@ class Lane(Session):
 
     def _draw_kernels(self):
         plan = self.plan
-        layers = [(layer.n_in, layer.n_out, layer.initializer, layer.gain) for layer in plan.network.layers]
-        key = tuple(layers), plan.seeds.kernels, plan.dtype, plan.device
+        layers = tuple(
+            (layer.n_in, layer.n_out, layer.initializer, layer.gain, layer.batch_norm is None) for layer in plan.network.layers
+        )
+        key = layers, plan.seeds.kernels, plan.dtype, plan.device
         drawn = self.kin.drawn
         if key in drawn and not any(layer.initializer.calls_users_code for layer in plan.network.layers):
             other = drawn[key].network

@@ -613,6 +613,8 @@ def test_kernels_that_are_drawn_alike_are_drawn_once(monkeypatch):
         ({}, (2, 2, 3), True),
         ({"initializer": He()}, (1, 2, 3), True),
         ({"initializer": Glorot(), "activation": ReLU()}, (1, 2, 3), False),
+        ({"batch_norm": BatchNorm()}, (1, 2, 3), True),
+        ({"batch_norm": BatchNorm(0.5)}, (1, 2, 3), False),
         ({"initializer": users}, (1, 2, 3), True),
         ({"initializer": users}, (1, 2, 3), True),
     ]
