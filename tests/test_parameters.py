@@ -468,3 +468,17 @@ def test_scaled_features_and_a_sound_rate_give_no_warning():
 def test_an_early_end_is_told_with_a_remedy():
     with pytest.warns(ConvergenceWarning, match="max_iter=2 .*Raise max_iter, or set n_iter_no_change=max_iter"):
         make(max_iter=2).fit(X, Y)
+
+
+class OfOtherDefaults(MLPDeepClassifier):
+    """A user's class, with parameters and defaults of its own."""
+
+    def __init__(self, n_units=4, max_iter=0):
+        super().__init__((n_units,), max_iter=max_iter)
+        self.n_units = n_units
+
+
+def test_defaults_of_a_users_class_are_checked():
+    with pytest.raises(ValueError, match="max_iter"):
+        OfOtherDefaults().fit(X, Y)
+    assert OfOtherDefaults(max_iter=1).set_params(n_units=4).fit(X, Y).n_iter_ == 1

@@ -262,7 +262,7 @@ class Chunk:
         return losses.mul(self._counts[:count].view(count, -1)).sum(0)
 
     def sum_of_noted_losses(self, count):
-        """Do so for one network by what `note_loss` has noted, and return a float."""
+        """Return it for one network, by what `note_loss` has noted, as a float."""
         noted = self._noted[:count].tolist()
         if self._counts is None:
             return self.size * math.fsum(noted)

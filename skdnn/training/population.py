@@ -236,7 +236,8 @@ class SideBySide:
             models.setdefault(parts, lane.trainer)
             if len(kept) < _MAX_MODELS:
                 kept.setdefault(parts, lane.trainer)
-            lane.share_order(leaders.setdefault(lane.plan.seeds.order if lane.plan.shuffle else None, lane))
+            drawn_from = (lane.plan.seeds.order, lane.n_epochs) if lane.plan.shuffle else None
+            lane.share_order(leaders.setdefault(drawn_from, lane))
 
     def train(self):
         """Run an epoch for all lanes, which have begun theirs."""
