@@ -479,6 +479,15 @@ class OfOtherDefaults(MLPDeepClassifier):
 
 
 def test_defaults_of_a_users_class_are_checked():
-    with pytest.raises(ValueError, match="max_iter"):
-        OfOtherDefaults().fit(X, Y)
-    assert OfOtherDefaults(max_iter=1).set_params(n_units=4).fit(X, Y).n_iter_ == 1
+    for _ in range(2):
+        with pytest.raises(ValueError, match="max_iter"):
+            OfOtherDefaults().fit(X, Y)
+    assert OfOtherDefaults(max_iter=1).fit(X, Y).n_iter_ == 1
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_value_that_is_equal_to_a_sound_one_is_checked_all_the_same():
+    MLPDeepClassifier((2,), max_iter=1, shuffle=True).fit(X, Y)
+    for name, value in (("max_iter", 1.0), ("shuffle", 1.0)):
+        with pytest.raises(ValueError, match=name):
+            MLPDeepClassifier((2,)).set_params(**{"max_iter": 1, name: value}).fit(X, Y)

@@ -146,8 +146,8 @@ class Network:
         for k, (plan, seed) in enumerate(zip(self.plans, seeds, strict=True)):
             generator = torch.Generator().manual_seed(seed)
             kernels = [tensor for tensor in self.parameters.network(k) if tensor.dim() == 2]
-            for layer, kernel in zip(plan.layers, kernels, strict=True):
-                with torch.inference_mode(False), torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():
+                for layer, kernel in zip(plan.layers, kernels, strict=True):
                     draws = torch.empty(kernel.shape, dtype=torch.float64)
                     layer.initializer.fill(draws, generator, layer.gain)
                     kernel.copy_(draws)
