@@ -262,13 +262,13 @@ class BaseMLPDeep(CachedParameterNames, FittedNetworkMixin, CallbackSupportMixin
             raise ValueError("X_val and y_val must be given together.")
         if sample_weight_val is not None and X_val is None:
             raise ValueError("sample_weight_val needs X_val and y_val.")
+        self._check_parameters()
         validation = None if X_val is None else (X_val, y_val, sample_weight_val)
         continues = self.warm_start and self.__sklearn_is_fitted__()
         learned = None if continues else learned_together(self, X, y, sample_weight, validation)
-        if learned is not None:  # by an estimator of equal parameters, which were checked
+        if learned is not None:
             vars(self).update(learned)
             return self
-        self._check_parameters()
         with fit_task(self, X, y, sample_weight):
             self._train(X, y, sample_weight, continues=continues, validation=validation)
         return self

@@ -95,8 +95,7 @@ def join_softmaxes(operations, itemsize):
         elif one.code == "log_softmax" and first is not None and (first[1:3], first.places[1]) == (one[1:3], one.places[1]):
             result, source = extents_of(one, itemsize)
             between = [extent for other in joined[last + 1 :] for extent in extents_of(other, itemsize)]
-            own = [result, source, *extents_of(first, itemsize)]
-            if _are_apart([result], between) and _are_apart([source], between) and _are_apart([result], own[1:]):
+            if _are_apart([source], between) and _are_apart([result], [*between, *extents_of(first, itemsize)]):
                 joined[last] = first._replace(places=(*first.places[:2], result.place, *first.places[3:]))
                 last = None
                 continue

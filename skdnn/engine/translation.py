@@ -89,13 +89,18 @@ def _sum(draft, arguments, out):
     draft.add("column_sums", [out, source, (ones, ones)], (), source[0].shape)
 
 
-# Kernels for norms, by order and axes; a sum of sizes is one of what `abs` has made of them.
-_NORMS = {(2, (-1,)): "row_norms", (2, (-2,)): "column_norms", (2, (-2, -1)): "row_norms", (1, (-2, -1)): "total"}
+# Kernels for norms, by the order in both steps and the axes; a sum of sizes is one of what `abs` has made of them.
+_NORMS = {
+    ((2, 2), (-1,)): "row_norms",
+    ((2, 2), (-2,)): "column_norms",
+    ((2, 2), (-2, -1)): "row_norms",
+    ((1, 1), (-2, -1)): "total",
+}
 
 
 def _norm(draft, arguments, out):
     source, axes = arguments["self"], tuple(arguments["dim"][0] or ())
-    code = _NORMS.get((arguments["ord"][0], axes))
+    code = _NORMS.get((arguments["ord"], axes))
     is_plain = arguments["dtype"][0] is None and source[0].is_contiguous() and out[0].is_contiguous()
     if code is None or not is_plain:
         raise NotRepeatableError

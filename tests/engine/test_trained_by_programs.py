@@ -223,6 +223,7 @@ def test_the_penalty_in_the_history_is_that_of_the_weights(regularizer, n_made):
         expected = sum(regularizer.penalty(torch.from_numpy(kernel.T)).item() for kernel in clf.coefs_)
         assert clf.history_[-1]["penalty"] == pytest.approx(expected, rel=1e-6)
         assert clf.loss_curve_[-1] == pytest.approx(clf.history_[-1]["base_loss"] + expected, rel=1e-6)
+    assert n_made[0] == 2 + 3 + 3  # of batches of two sizes, and of the penalty from the third epoch on
 
 
 # What a fit has beside the defaults.

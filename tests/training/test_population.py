@@ -597,9 +597,7 @@ def test_lanes_of_equal_plans_have_one_program_which_serves_on_other_rows_too(ki
 def test_programs_are_kept_within_limits(limit, kind, monkeypatch):
     monkeypatch.setattr(f"skdnn.training.population.{limit[0]}", limit[1])
     kin = Kin()
-    train_in_lockstep(
-        [TrainingNet(build_module(own.network), PLAN.loss, session=own) for own in [Lane(PLAN, make_data(), kin=kin)]]
-    )
+    train_lanes([PLAN, PLAN], kin)
     assert not kin.models
 
 
