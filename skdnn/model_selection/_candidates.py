@@ -88,6 +88,7 @@ class Candidates:
         self._first = [None if final is None else self._numbers[_key(final)] for final in self._final]
         self._are_asked_once = {j for j, n in Counter(self._first).items() if n == 1 and has_distinct_folds}
         self._tried, self._learned, self._seconds, self._kin = set(), {}, {}, Kin()
+        self._contents, self._known_rows = {}, {}  # from the key of rows to what is in them, and back
         self.turn, self.corrections = None, {}
 
     def divide(self, n_parts=1, n_folds=1):
@@ -137,19 +138,20 @@ class Candidates:
         return [self._final[j] for j in sorted(set(self._first) - {None})]
 
     def learned(self):
-        """Return what was trained, and in how many seconds, for `add`."""
-        return self._learned, self._seconds
+        """Return what was trained, in how many seconds, and on rows of what content, for `add`."""
+        return self._learned, self._seconds, self._contents
 
-    def add(self, members, fitted, seconds):
+    def add(self, members, fitted, seconds, contents):
         """Take over what was trained elsewhere.
 
         Parameters
         ----------
         members : list of int
             The numbers that the candidates have here.
-        fitted, seconds : dict
+        fitted, seconds, contents : dict
             As `learned` has returned them.
         """
+        self._known_rows |= {content: rows for rows, content in contents.items()}
         for (j, rows), estimator in fitted.items():
             key = self._first[members[j]], rows
             self._tried.add(key)
@@ -166,6 +168,9 @@ class Candidates:
         if index is None:
             return None
         rows = self._memory.key_of_content(X, y, sample_weight, *(validation or ()))
+        if self._known_rows and (index, rows) not in self._tried:
+            # One of the two processes could not keep them, as when another thread has drawn from a global generator meanwhile.
+            rows = self._known_rows.get(hash_rows(X, y, sample_weight, *(validation or ())), rows)
         if (index, rows) not in self._tried and self._runs_left > 0:
             self._train_together(index, rows, (X, y, sample_weight), validation)
         fitted = self._hand_out(index, rows, estimator)
@@ -223,7 +228,9 @@ class Candidates:
         groups = [group for group, _ in groups if len(group) > 1 or self._trains_single]
         self._runs_left -= bool(groups)
         # By content, however `rows` may have come about: it is compared with that of other processes.
-        content = None if self._kept is None else hash_rows(*given, *(validation or ()))
+        content = None
+        if self._is_handed_on or self._kept is not None:
+            self._contents[rows] = content = hash_rows(*given, *(validation or ()))
         n_epochs = self._train(groups, rows, content)
         self._share(time.time() - begin, rows, n_epochs)
 

@@ -1,6 +1,8 @@
 """What candidates of a search share: preprocessing, memory and time."""
 
+import itertools
 import pickle
+import threading
 import time
 import warnings
 
@@ -16,7 +18,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils import check_random_state
 
 from skdnn import MLPDeepClassifier
-from skdnn.model_selection import VectorizedGridSearchCV, VectorizedRandomizedSearchCV, _candidates
+from skdnn.model_selection import VectorizedGridSearchCV, VectorizedRandomizedSearchCV, _candidates, _preprocessing
 from skdnn.model_selection._preprocessing import FittedOnce
 from skdnn.training import memory
 
@@ -142,6 +144,20 @@ def test_transformers_that_draw_from_the_global_generator_draw_anew():
     grid = {"mlp__learning_rate_init": RATES}
     assert fits_of(Noise, make_pipe(Noise()), grid)[0] == N_FOLDS * len(RATES)
     assert fits_of(Noise, make_pipe(Noise(0)), grid)[0] == N_FOLDS
+
+
+@pytest.mark.parametrize("draws_here", [True, False])
+def test_what_jobs_have_trained_is_found_when_another_thread_draws_meanwhile(draws_here, monkeypatch):
+    here, states = threading.current_thread(), itertools.count()
+
+    def state():
+        return next(states) if (threading.current_thread() is here) == draws_here else "as before"
+
+    monkeypatch.setattr(_preprocessing, "_global_generators", state)
+    with joblib.parallel_config(backend="threading"), counted() as counts:
+        search = VectorizedGridSearchCV(make_pipe(StandardScaler()), {"mlp__dropout": [0.0, 0.1]}, cv=N_FOLDS, n_jobs=2)
+        search.fit(X, Y)
+    assert (counts.populations, counts.alone) == ([2] * N_FOLDS, 1)
 
 
 def test_candidates_do_not_see_what_others_have_done_to_a_transformer():
