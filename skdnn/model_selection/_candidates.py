@@ -51,6 +51,8 @@ class Candidates:
     ----------
     turn : int or None
         The fit of the search that is under way.
+    rows : hashable
+        A key of the rows that a candidate was fitted to last; None where the last fit was not one of a candidate's.
     corrections : dict of int to float
         Seconds to add to what each turn has taken, so that each candidate is charged with its own training, whoever's turn it
         was when all were trained.
@@ -89,7 +91,7 @@ class Candidates:
         self._are_asked_once = {j for j, n in Counter(self._first).items() if n == 1 and has_distinct_folds}
         self._tried, self._learned, self._seconds, self._kin = set(), {}, {}, Kin()
         self._contents, self._known_rows = {}, {}  # from the key of rows to what is in them, and back
-        self.turn, self.corrections = None, {}
+        self.turn, self.rows, self.corrections = None, None, {}
 
     def divide(self, n_parts=1, n_folds=1):
         """Return what to train for each fold: lists of the numbers of candidates that can train together.
@@ -163,14 +165,35 @@ class Candidates:
         self._progress.fit_begins(estimator.max_iter if fitted is None else 0)
         return fitted
 
+    def setting_of(self, j):
+        """Return what is equal for candidates whose rows are preprocessed alike, None where nothing is known of one."""
+        return self._settings[j]
+
+    def trained(self, j, rows):
+        """Return the estimator of a candidate that was trained on rows of a key, to look at, or None."""
+        return self._learned.get((self._first[j], rows))
+
+    def pass_by(self, j, rows):
+        """Note that a candidate which was trained on rows of a key needs no fit any more."""
+        index = self._first[j]
+        if self._is_asked_once(index, self._final[j]):
+            del self._learned[index, rows]
+        self._progress.fit_begins(0)
+        self._charge(self._seconds.pop((index, rows), 0.0))
+
+    def _is_asked_once(self, index, estimator):
+        """Whether nobody else is going to ask for what a candidate has learned: without a seed, each fit is a draw of its own."""
+        return index in self._are_asked_once or estimator.random_state is None
+
     def _find(self, estimator, X, y, sample_weight, validation):
-        index = self._index_of(estimator)
+        index, self.rows = self._index_of(estimator), None
         if index is None:
             return None
         rows = self._memory.key_of_content(X, y, sample_weight, *(validation or ()))
         if self._known_rows and (index, rows) not in self._tried:
             # One of the two processes could not keep them, as when another thread has drawn from a global generator meanwhile.
             rows = self._known_rows.get(hash_rows(X, y, sample_weight, *(validation or ())), rows)
+        self.rows = rows
         if (index, rows) not in self._tried and self._runs_left > 0:
             self._train_together(index, rows, (X, y, sample_weight), validation)
         fitted = self._hand_out(index, rows, estimator)
@@ -183,9 +206,8 @@ class Candidates:
         key = index, rows
         if self._is_handed_on:
             return self._learned.get(key)
-        # What nobody else is going to ask for need not be copied; and without a seed, each fit is a draw of its own.
-        if index in self._are_asked_once or estimator.random_state is None:
-            return self._learned.pop(key, None)
+        if self._is_asked_once(index, estimator):
+            return self._learned.pop(key, None)  # which need not be copied
         return copy.deepcopy(self._learned.get(key))
 
     def _charge(self, seconds):

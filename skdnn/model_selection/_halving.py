@@ -1,5 +1,6 @@
 """scikit-learn's successive halving over epochs, with candidates that train on from rung to rung."""
 
+from functools import partial
 from math import floor, log
 from numbers import Integral
 
@@ -9,6 +10,7 @@ from sklearn.model_selection import HalvingGridSearchCV, HalvingRandomSearchCV
 
 from skdnn._together import trained_by
 from skdnn.exceptions import InvalidParameterError
+from skdnn.model_selection._evaluation import Evaluation
 from skdnn.model_selection._preprocessing import last_step
 from skdnn.model_selection._rungs import RungCandidates
 from skdnn.model_selection._search import OF_GROUPS, TrainsTogether
@@ -42,6 +44,7 @@ class _TrainsOn(TrainsTogether):
                     self.estimator, parameters, self.resource, n_epochs, self.n_splits_, self.max_group_memory, call.memory
                 )
             call.candidates.begin_rung(parameters, self.n_resources_[-1])
+            call.tasks.run = partial(Evaluation(call.candidates, call.memory, call.is_heard).run, n_folds=self.n_splits_)
             with trained_by(call.candidates):
                 return evaluate_candidates(parameters, cv, **kwargs)
 

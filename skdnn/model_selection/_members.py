@@ -8,12 +8,14 @@ from traceback import format_exc
 from typing import Any, NamedTuple
 
 import cloudpickle
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.callback import CallbackSupportMixin
 
 from skdnn._together import trained_by
 from skdnn._validation import check_method_params, split_safely
 from skdnn.model_selection._candidates import Candidates
+from skdnn.model_selection._evaluation import Evaluation
 from skdnn.model_selection._kept_groups import KeptGroups
 from skdnn.model_selection._preprocessing import FittedOnce, with_memory
 
@@ -127,7 +129,7 @@ def train_members(members, data, train, parameters):
     return candidates.learned()
 
 
-def score_members(members, parameters, tasks):
+def score_members(members, parameters, tasks, config):
     """Run scikit-learn's tasks for candidates on a fold, which differ in the last step only.
 
     Parameters
@@ -138,6 +140,8 @@ def score_members(members, parameters, tasks):
     tasks : list of (callable, tuple, dict)
         One for each candidate: a function that fits and scores an estimator, its arguments by place, the estimator first, and
         those by name.
+    config : dict
+        Of scikit-learn.
 
     Returns
     -------
@@ -148,11 +152,12 @@ def score_members(members, parameters, tasks):
     """
     outcomes, caller = [None] * len(tasks), CallbackSupportMixin()  # one that nobody listens to
     context = caller._init_callback_context(max_subtasks=len(tasks))
-    with members.together(parameters, is_handed_on=False) as (candidates, memory):
+    with config_context(**config), members.together(parameters, is_handed_on=False) as (candidates, memory):
+        evaluation = Evaluation(candidates, memory)
         for turn, (function, (estimator, *others), named) in enumerate(tasks):
-            candidates.turn = turn
             named |= {"caller": caller, "callback_ctx": context.subcontext("candidate-split-evaluation")}
-            outcome = _run(function, with_memory(estimator, memory), *others, **named)
+            task = function, (with_memory(estimator, memory), *others), named
+            outcome = _run(evaluation.run_one, task, turn, number=turn)
             outcomes[turn] = _pickle(outcome)
             if outcome.error is not None:
                 break

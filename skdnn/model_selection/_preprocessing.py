@@ -59,6 +59,7 @@ class FittedOnce:
         self._kept = OrderedDict()  # from key to (outputs, fitted transformer)
         self._keys = {}  # from the id of rows that are kept to their key
         self._key_of_call = {}  # from what is quick to compute
+        self._noted = None
 
     def __sklearn_clone__(self):
         return self
@@ -85,21 +86,35 @@ class FittedOnce:
         """Return `func`, which fits a transformer, with a memory; the interface of `joblib.Memory`."""
         return partial(self._fit, func, frozenset(ignore))
 
+    @contextlib.contextmanager
+    def noted(self):
+        """Yield a list of the keys of what is asked for within this context, None of what is not kept."""
+        self._noted = keys = []
+        try:
+            yield keys
+        finally:
+            self._noted = None
+
     def _fit(self, func, ignore, transformer, X, *args, message=None, **kwargs):
         call = partial(func, transformer, X, *args, message=message, **kwargs)
-        if not self.max_bytes or message is not None:
-            return call()
-        given = {name: value for name, value in kwargs.items() if name not in ignore}
-        try:
-            key = self._make_key(transformer, X, args, given)
-        except Exception:  # something that cannot be pickled
-            return call()
+        key = None
+        if self.max_bytes and message is None:
+            given = {name: value for name, value in kwargs.items() if name not in ignore}
+            with contextlib.suppress(Exception):  # something that cannot be pickled
+                key = self._make_key(transformer, X, args, given)
         if key in self._kept:
             self._kept.move_to_end(key)
             outputs, fitted = self._kept[key]
-            return *outputs, copy.deepcopy(fitted)
-        if _differs_each_time(transformer):
-            return call()
+            result = *outputs, copy.deepcopy(fitted)
+        elif key is None or _differs_each_time(transformer):
+            result = call()
+        else:
+            result = self._fit_and_keep(key, call, X)
+        if self._noted is not None:
+            self._noted.append(key if key in self._kept else None)
+        return result
+
+    def _fit_and_keep(self, key, call, X):
         before = self._rows.key_of(X), _global_generators()
         with warnings.catch_warnings(record=True) as said:
             *outputs, fitted = call()
@@ -111,6 +126,38 @@ class FittedOnce:
         elif generators == before[1] and not said and not any(_may_share_memory(rows, X) for rows in outputs):
             self._keep(key, outputs, fitted)
         return *outputs, fitted
+
+    def transform_once(self, place, keys, make_rows):
+        """Return rows as transformers that are kept hand them on, computed for the first who asks; the rest of `make_rows` too.
+
+        Parameters
+        ----------
+        place : hashable
+            What the rows are known by.
+        keys : list
+            Of the transformers, one after the other.
+        make_rows : callable
+            Returns the rows and what belongs to them.
+
+        Raises
+        ------
+        LookupError
+            Something is not kept any more, or it matters how often rows are transformed.
+        """
+        if place in self._kept:
+            self._kept.move_to_end(place)
+            return self._kept[place][0]
+        rows, *others = make_rows()
+        before = _global_generators()
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            for key in keys:
+                _, fitted = self._kept[key]
+                rows = copy.deepcopy(fitted).transform(rows)
+        if said or _global_generators() != before:
+            raise LookupError
+        self._keep(place, [rows, *others], None)
+        return [rows, *others]
 
     def _make_key(self, transformer, X, args, given):
         """Return a key of a call, which is one of what is pickled, but not of the order in which that comes."""

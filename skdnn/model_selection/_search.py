@@ -3,6 +3,7 @@
 import os
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -16,6 +17,7 @@ from skdnn._together import trained_by
 from skdnn._validation import Interval, StrOptions, check_method_params
 from skdnn.exceptions import InvalidParameterError
 from skdnn.model_selection._candidates import Candidates
+from skdnn.model_selection._evaluation import Evaluation
 from skdnn.model_selection._jobs import has_lone_processes
 from skdnn.model_selection._kept_groups import KeptGroups
 from skdnn.model_selection._members import Members
@@ -46,8 +48,10 @@ class _Call:
     backend : joblib.parallel.ParallelBackendBase
         That several jobs run on.
     n_jobs : int
-    tasks : TakesTasks or None
-        Of scikit-learn; None where they run in this process, one after the other.
+    tasks : TakesTasks
+        Of scikit-learn.
+    is_heard : bool
+        Whether callbacks listen to fits in this process.
     memory : FittedOnce
     estimator : estimator
         As it was given, without the memory.
@@ -60,7 +64,8 @@ class _Call:
     params: dict
     backend: Any
     n_jobs: int
-    tasks: TakesTasks | None
+    tasks: TakesTasks
+    is_heard: bool
     memory: FittedOnce
     estimator: Any
     candidates: Candidates | None = None
@@ -74,26 +79,6 @@ class _Splits:
 
     def split(self, X=None, y=None, groups=None, **params):
         return iter(self._splits)
-
-
-class _Turns:
-    """A callback of the search that tells candidates which fit is under way."""
-
-    def __init__(self, call):
-        self._call = call
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        if context.task_name == "candidate-split-evaluation" and self._call.candidates is not None:
-            self._call.candidates.turn = context.task_id
-
-    def on_fit_task_end(self, estimator, context):
-        pass
 
 
 class TrainsTogether:
@@ -117,19 +102,16 @@ class TrainsTogether:
         outer, _ = joblib.parallel.get_active_backend()
         n_jobs = joblib.effective_n_jobs(self.n_jobs)
         memory = FittedOnce(int(free_memory() * _SHARE_OF_MEMORY))
-        callbacks = getattr(self, "_skl_callbacks", None)
-        tasks = TakesTasks() if n_jobs > 1 and has_lone_processes(outer) and not has_callbacks(self, self.estimator) else None
-        self._call = call = _Call(X, y, params, outer, n_jobs, tasks, memory, self.estimator)
-        if callbacks is None:  # which may want to see transformers fitted
+        tasks, is_heard = TakesTasks(), has_callbacks(self, self.estimator)
+        self._call = call = _Call(X, y, params, outer, n_jobs, tasks, is_heard, memory, self.estimator)
+        if not hasattr(self, "_skl_callbacks"):  # which may want to see transformers fitted
             self.estimator = with_memory(call.estimator, memory)
-        self._skl_callbacks = [*(callbacks or ()), _Turns(call)]
         try:
-            with joblib.parallel_config(backend=tasks or "sequential"):
+            with joblib.parallel_config(backend=tasks):
                 super().fit(X, y, **params)
         finally:
             memory.close()
             self.estimator = call.estimator
-            self.set_callbacks(*(callbacks or ()))
             del self._call
         if getattr(getattr(self, "best_estimator_", None), "memory", None) is memory:
             self.best_estimator_.memory = None
@@ -163,14 +145,16 @@ class TrainsTogether:
                 kept.check(candidates.estimators())
             with ProgressBar(self.n_splits_ * candidates.n_epochs()) if self.progress else Progress() as progress:
                 candidates.report_to(progress)
+                evaluation = Evaluation(candidates, call.memory, call.is_heard)
+                call.tasks.run = partial(evaluation.run, n_folds=self.n_splits_)
                 if call.n_jobs > 1:
                     members = Members(call.estimator, self.max_group_memory, call.n_jobs, call.memory.max_bytes, kept)
                     folds = [train for train, _ in splits]
-                    division = Division(members, parameters, candidates, data, folds, call.backend, progress)
-                    if call.tasks is None:
-                        division.train()
-                    else:
+                    division = Division(members, parameters, candidates, data, folds, evaluation, call.backend, progress)
+                    if has_lone_processes(call.backend) and not call.is_heard:
                         call.tasks.run = division.score
+                    else:
+                        division.train()
                 with trained_by(candidates):
                     return evaluate_candidates(parameters, cv=_Splits(splits), **kwargs)
 

@@ -3,6 +3,7 @@
 import pickle
 
 from joblib.parallel import ParallelBackendBase, SequentialBackend
+from sklearn import get_config
 
 from skdnn.model_selection._jobs import run_jobs
 from skdnn.model_selection._members import score_members, train_members
@@ -63,16 +64,19 @@ class Division:
         X, y and what the estimator's `fit` is given beside them.
     folds : list of ndarray of int
         Rows to train on.
+    evaluation : Evaluation
+        For tasks that are left to this process.
     backend : joblib.parallel.ParallelBackendBase
     progress : Progress
     """
 
-    def __init__(self, members, parameters, candidates, data, folds, backend, progress):
+    def __init__(self, members, parameters, candidates, data, folds, evaluation, backend, progress):
         self._members = members
         self._parameters = parameters
         self._candidates = candidates
         self._data = data
         self._folds = folds
+        self._evaluation = evaluation
         self._backend = backend
         self._progress = progress
         self._groups = candidates.divide(members.n_jobs, len(folds))
@@ -88,7 +92,7 @@ class Division:
         numbers = [[j * len(self._folds) + fold for j in group] for fold, group in self._groups]
         to_send = [(function, args, named | dict.fromkeys(_FOR_CALLBACKS)) for function, args, named in tasks]
         calls = [
-            ((0,), (self._parameters_of(group), [to_send[n] for n in of_group]))
+            ((0,), (self._parameters_of(group), [to_send[n] for n in of_group], get_config()))
             for (_, group), of_group in zip(self._groups, numbers, strict=True)
         ]
         outcomes = {}
@@ -100,9 +104,9 @@ class Division:
             self.train()
         else:
             self._candidates.allow_runs(0)  # the few that are left must not have all trained again
-        for n, (function, args, named) in enumerate(tasks):
-            outcome = outcomes.get(n)
-            yield function(*args, **named) if outcome is None else pickle.loads(outcome).replay()
+        for n, task in enumerate(tasks):
+            outcome, place = outcomes.get(n), divmod(n, len(self._folds))
+            yield self._evaluation.run_one(task, n, *place) if outcome is None else pickle.loads(outcome).replay()
 
     def _parameters_of(self, group):
         return [self._parameters[j] for j in group]
