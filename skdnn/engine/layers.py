@@ -13,6 +13,7 @@ from functools import partial
 import torch
 
 from skdnn.components.kernels import kernel_of
+from skdnn.engine.program import multiplies_faster, multiply_add
 from skdnn.engine.runs import part_of, runs_of
 from skdnn.engine.storage import empty_for_each
 from skdnn.engine.weighted_norm import WeightedNorm
@@ -84,6 +85,8 @@ class Dense:
         return input_gradient, calls + self._bias_calls(gradient)
 
     def infer(self, x):
+        if self._n_networks == 1 and multiplies_faster(x, self._kernel_t):
+            return multiply_add(self._bias, x, self._kernel_t)
         return self._multiply_add(self._bias, self._for_each_network(x), self._kernel_t)
 
     def _product(self, single, batched, *operands, out):

@@ -18,7 +18,7 @@ import torch
 
 from skdnn.engine.draft import Draft
 from skdnn.engine.log import NotRepeatableError, write_down
-from skdnn.engine.operations import N_NUMBERS, N_OPERANDS, follow_products, in_chains, join_softmaxes
+from skdnn.engine.operations import N_NUMBERS, N_OPERANDS, NOWHERE, Operation, follow_products, in_chains, join_softmaxes
 
 try:
     from skdnn.engine import _native
@@ -27,6 +27,9 @@ except ImportError:  # built without a C compiler
 
 # What the numbers of the two steps that are compared are made of: values that no technique has among its own.
 _PROBES = ((0.0061803398875, 11), (0.0057721566490, 12))
+
+# Numbers along each side of a product, and multiplications, from which tiles make it faster than torch does.
+_LEAST_SIDE, _LEAST_PRODUCT = 32, 2**19
 
 # An operation, as in native/program.h: code, chain, rows, cols, depth; of the operands data, step, row, col; numbers, and what
 # they are of the step's.
@@ -123,6 +126,40 @@ class Program:
         other.code = operations.tobytes()
         other._memory = [*self._memory, *to]
         return other
+
+
+def multiplies_faster(left, right):
+    """Say whether `multiply_add` takes less time than torch does: on one thread, of matrices that processors with tiles like.
+
+    Parameters
+    ----------
+    left, right : Tensor
+    """
+    if instruction_set() != "amx" or left.dim() != 2 or not left.dtype == right.dtype == torch.float32:
+        return False
+    (rows, depth), cols = left.shape, right.shape[1]
+    is_large = min(rows, cols, depth) >= _LEAST_SIDE and rows * cols * depth >= _LEAST_PRODUCT
+    return is_large and left.device.type == "cpu" and 1 in left.stride() and 1 in right.stride() and torch.get_num_threads() == 1
+
+
+def multiply_add(bias, left, right):
+    """Return ``left @ right + bias``, like `torch.addmm`.
+
+    Parameters
+    ----------
+    bias : Tensor of shape (cols,)
+        Contiguous.
+    left : Tensor of shape (rows, depth)
+    right : Tensor of shape (depth, cols)
+        Each with numbers that lie one after the other along one of its axes.
+    """
+    (rows, depth), cols = left.shape, right.shape[1]
+    out = left.new_empty(rows, cols)
+    places = [(tensor.data_ptr(), 0, *tensor.stride()) for tensor in (out, left, right)]
+    places += [(bias.data_ptr(), 0, 0, 1)] + [NOWHERE] * (N_OPERANDS - 4)
+    code = _pack(Operation("product", rows, cols, depth, places, (0.0,) * N_NUMBERS, (0,) * N_NUMBERS), 1)
+    _native.run(code, np.empty((1, 0)), 0, 1, False, _native.INSTRUCTION_SETS[0][0])
+    return out
 
 
 def _is_elementwise(code):

@@ -15,10 +15,9 @@ from skdnn.engine import Chunks, Network, Trainer, Update, can_be_compiled, run_
 from skdnn.training.policy import uses_one_thread
 from skdnn.training.session import Session
 
-# Networks whose programs are kept for others, and multiplications in one product of a batch with all kernels up to which they
-# are: what they hold is small then, and making a program takes as long as some tens of steps.
-_MAX_MODELS = 64
-_WORK_OF_MODEL = 1_000_000
+# Bytes of all parameters of networks that are kept for the sake of their programs, which take as long to make as some tens of
+# steps. With gradients and the optimizer's state the networks hold some times as much.
+_MAX_BYTES_OF_MODELS = 2**24
 
 
 @dataclass
@@ -39,6 +38,12 @@ class Kin:
     def on_other_rows(self):
         """Return the kin of lanes that train on other rows."""
         return replace(self, drawn={})
+
+    def keep(self, parts, trainer):
+        """Keep a trainer for others of equal plans, if there is room for it."""
+        n_bytes = sum(other.network.parameters.data.nbytes for other in (trainer, *self.models.values()))
+        if n_bytes <= _MAX_BYTES_OF_MODELS:
+            self.models.setdefault(parts, trainer)
 
 
 class Lane(Session):
@@ -226,16 +231,13 @@ class SideBySide:
 
     def __init__(self, lanes):
         self._lanes = list(lanes)
-        first = lanes[0].plan
-        is_small = first.network.n_products * first.batch_size <= _WORK_OF_MODEL
-        kept = lanes[0].kin.models if is_small else {}
+        first, kin = lanes[0].plan, lanes[0].kin
         chunks, models, leaders = Chunks(lanes[0].network, first.loss), {}, {}
         for lane in lanes:
             parts = lane.plan.network, lane.plan.update, first.loss, first.dtype
-            lane.share_chunks(chunks, models.get(parts) or kept.get(parts))
+            lane.share_chunks(chunks, models.get(parts) or kin.models.get(parts))
             models.setdefault(parts, lane.trainer)
-            if len(kept) < _MAX_MODELS:
-                kept.setdefault(parts, lane.trainer)
+            kin.keep(parts, lane.trainer)
             drawn_from = (lane.plan.seeds.order, lane.n_epochs) if lane.plan.shuffle else None
             lane.share_order(leaders.setdefault(drawn_from, lane))
 
