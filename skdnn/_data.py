@@ -84,9 +84,15 @@ def _is_plain(X, dtypes):
 
 
 @contextlib.contextmanager
-def checked_once():
-    """Within this context, look through an array's numbers once only: nobody must change them."""
-    token = _known_as_finite.set([])
+def checked_once(known=None):
+    """Within this context, look through an array's numbers once only: nobody must change them.
+
+    Parameters
+    ----------
+    known : list of ndarray, default=None
+        Those that need not be looked through any more; others are added.
+    """
+    token = _known_as_finite.set([] if known is None else known)
     try:
         yield
     finally:

@@ -181,12 +181,15 @@ class Chunk:
     output_gradient : Tensor of shape ([n_networks,] size, n_outputs)
     batch_losses : Tensor of shape (n_batches, 1)
         Of one network, as `note_loss` has written them.
+    n_fillings : int
+        How often it has been filled.
     """
 
     def __init__(self, network, loss, n_batches, size, store, begin):
         self.n_batches, self.size, self.store, self.begin = n_batches, size, store, begin
         self._loss = loss
         self.twins = None
+        self.n_fillings = 0
         with torch.inference_mode(False):
             self.x = store.part(store.x, begin, n_batches, size, store.own)
             self.targets, self._shares, self._weights = (
@@ -219,6 +222,7 @@ class Chunk:
     def begin_filling(self, y, rows, twins):
         """Note the targets, which are some rows of `y`, and perhaps twins of rows that are filled in."""
         self._y = y, rows
+        self.n_fillings += 1
         self.twins = None if twins is None else twins.view(-1, self.size)
 
     @property

@@ -111,6 +111,8 @@ class Trainer:
     model : Trainer, default=None
         Of a network, an update and a loss that are equal to these: its programs serve here, too, moved to this one's memory.
         Some of it is shared, so the two must take turns.
+    masks_from : Trainer, default=None
+        On the same `chunks`, of a network with equal rates and seeds of dropout: whichever of the two comes first draws for both.
 
     Attributes
     ----------
@@ -123,11 +125,11 @@ class Trainer:
         Epochs so far.
     """
 
-    def __init__(self, network, update, loss, batch_size, chunks=None, n_epochs=0, model=None):
+    def __init__(self, network, update, loss, batch_size, chunks=None, n_epochs=0, model=None, masks_from=None):
         self.network = network
         self._update = update
         self._loss = loss
-        self._model = model
+        self._model, self._masks_from = model, masks_from
         self.chunks = Chunks(network, loss) if chunks is None else chunks
         self.batch_size = batch_size
         self.smallest_batch = network.plans[0].smallest_batch
@@ -190,7 +192,7 @@ class Trainer:
         """
         steps = [(self._steps_on(chunk), count) for chunk, count in parts]
         for own, count in steps:
-            own.draw_masks(count)
+            own.masks.draw(count)
         if not self._is_compiled or not all(own.has_programs(watcher) for own, _ in steps):
             for own, count in steps:
                 own.run(count, rates, watcher)
@@ -258,7 +260,9 @@ class Trainer:
     def _steps_on(self, chunk):
         if chunk not in self._steps:
             model = None if self._model is None else self._model._steps_like(chunk)
-            self._steps[chunk] = _Steps(self.network, self._update, self._loss, chunk, model)
+            leader = self._masks_from
+            masks = _ChunkMasks(self.network, chunk) if leader is None else leader._steps_on(chunk).masks
+            self._steps[chunk] = _Steps(self.network, self._update, self._loss, chunk, masks, model)
         return self._steps[chunk]
 
     def _steps_like(self, chunk):
@@ -272,6 +276,36 @@ class Trainer:
         return network.n_networks == 1 and can_be_compiled(network.plans, self._update.plans, self._loss, network.device)
 
 
+class _ChunkMasks:
+    """The dropout masks of a chunk's batches, drawn once each time that it is filled, whoever asks first.
+
+    Parameters
+    ----------
+    network : Network
+    chunk : Chunk
+    """
+
+    def __init__(self, network, chunk):
+        self._layers = network.make_masks(chunk.n_batches, chunk.size)
+        self._chunk, self._n_drawn = chunk, 0
+
+    def draw(self, count):
+        """Draw those of the first `count` batches."""
+        if self._n_drawn == self._chunk.n_fillings:
+            return
+        self._n_drawn = self._chunk.n_fillings
+        for masks in self._layers:
+            masks.draw(count, self._chunk.twins)
+
+    def of(self, i):
+        """Return the masks of batch `i`."""
+        return [masks.of(i) for masks in self._layers]
+
+    def memory(self):
+        """Return the tensors that they are in."""
+        return [masks.values for masks in self._layers]
+
+
 class _Steps:
     """The steps of a network, or of several in lockstep, on the batches of a chunk.
 
@@ -281,21 +315,21 @@ class _Steps:
     update : Update
     loss : Loss
     chunk : Chunk
+    masks : _ChunkMasks
     model : _Steps or None
         Those of a trainer's model on this chunk, or one like it.
+
+    Attributes
+    ----------
+    masks : _ChunkMasks
     """
 
-    def __init__(self, network, update, loss, chunk, model):
+    def __init__(self, network, update, loss, chunk, masks, model):
         self._network, self._update, self._loss, self._chunk, self._model = network, update, loss, chunk, model
-        self._masks = network.make_masks(chunk.n_batches, chunk.size)
+        self.masks = masks
         self._recorded = {}
         work = network.plans[0].n_products * chunk.size
         self._steps_a_call = max(1, _WORK_OF_CALL // work)
-
-    def draw_masks(self, count):
-        """Draw what is random about the first `count` batches."""
-        for masks in self._masks:
-            masks.draw(count, self._chunk.twins)
 
     def run(self, count, rates, watcher=None):
         """Make the steps of the first `count` batches one by one."""
@@ -352,7 +386,7 @@ class _Steps:
                 gradient,
                 partial(self._loss.gradient, outputs, chunk.targets[i], chunk.weights_of(i), gradient),
                 chunk.row_weights(i),
-                [masks.of(i) for masks in self._masks],
+                self.masks.of(i),
             )
         return self._recorded[i]
 
@@ -380,9 +414,8 @@ class _Steps:
     def _memory(self):
         """What steps work on that networks do not share: all else is of use within a step."""
         network = self._network
-        masks = [masks.values for masks in self._masks]
         own = network.parameters.data, network.gradient, network.statistics.data
-        return [*own, *self._update.memory(), *masks, *self._chunk.memory()]
+        return [*own, *self._update.memory(), *self.masks.memory(), *self._chunk.memory()]
 
     def _differentiate_and_note(self, i):
         self._differentiate(i)

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from skdnn._base import BaseMLPDeep
+from skdnn._data import checked_once
 from skdnn._validation import looks_at_outputs_only, split_safely
 from skdnn.model_selection._preprocessing import last_step
 
@@ -107,8 +108,9 @@ class Evaluation:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:
-                X, y = self._memory.transform_once(place, keys, lambda: _rows_to_score(*args, **named))
-                scores = _plain(named["scorer"](fitted, X, y))
+                X, y, known = self._memory.transform_once(place, keys, lambda: (*_rows_to_score(*args, **named), []))
+                with checked_once(known):
+                    scores = _plain(named["scorer"](fitted, X, y))
             except Exception:
                 return None
         return None if said else scores

@@ -61,7 +61,8 @@ class Lane(Session):
     kin : Kin
     """
 
-    _stack = _chunks = _model = None
+    _stack = _chunks = None
+    _shared: dict = {}
 
     def __init__(self, plan, data, snapshot=None, n_epochs_before=0, kin=None):
         self.kin = Kin() if kin is None else kin
@@ -85,9 +86,9 @@ class Lane(Session):
         """Become network `k` of a stack."""
         self._stack, self._k = stack, k
 
-    def share_chunks(self, chunks, model):
-        """Train on batches that others gather, too, by the programs of a trainer of equal plans where one is given."""
-        self._chunks, self._model = chunks, model
+    def share_chunks(self, chunks, model, masks_from):
+        """Train on batches that others gather, too, with programs and dropout masks of other lanes' trainers where they are given."""
+        self._chunks, self._shared = chunks, {"model": model, "masks_from": masks_from}
 
     def share_order(self, other):
         """Take the rows of each epoch in the order that another lane draws for both, which has the same seed."""
@@ -100,7 +101,7 @@ class Lane(Session):
 
     @cached_property
     def trainer(self):
-        return self._make_trainer(self._chunks, self._model)
+        return self._make_trainer(self._chunks, **self._shared)
 
     def share_data(self, other):
         """Use the rows of another lane, which are the same, and let go of one's own."""
@@ -232,14 +233,17 @@ class SideBySide:
     def __init__(self, lanes):
         self._lanes = list(lanes)
         first, kin = lanes[0].plan, lanes[0].kin
-        chunks, models, leaders = Chunks(lanes[0].network, first.loss), {}, {}
+        chunks, models, leaders, drawing = Chunks(lanes[0].network, first.loss), {}, {}, {}
         for lane in lanes:
             parts = lane.plan.network, lane.plan.update, first.loss, first.dtype
-            lane.share_chunks(chunks, models.get(parts) or kin.models.get(parts))
+            order = (lane.plan.seeds.order, lane.n_epochs) if lane.plan.shuffle else None
+            rates = lane.plan.network.input_dropout, *(layer.dropout for layer in lane.plan.network.layers)
+            masks = order, lane.plan.seeds.dropout, lane.n_epochs, rates
+            lane.share_chunks(chunks, models.get(parts) or kin.models.get(parts), drawing.get(masks))
+            drawing.setdefault(masks, lane.trainer)
             models.setdefault(parts, lane.trainer)
             kin.keep(parts, lane.trainer)
-            drawn_from = (lane.plan.seeds.order, lane.n_epochs) if lane.plan.shuffle else None
-            lane.share_order(leaders.setdefault(drawn_from, lane))
+            lane.share_order(leaders.setdefault(order, lane))
 
     def train(self):
         """Run an epoch for all lanes, which have begun theirs."""

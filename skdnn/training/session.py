@@ -56,9 +56,9 @@ class Session:
         """The `Trainer` of the network."""
         return self._make_trainer()
 
-    def _make_trainer(self, chunks=None, model=None):
+    def _make_trainer(self, chunks=None, **shared):
         plan = self.plan
-        return Trainer(self.network, self._update, plan.loss, plan.batch_size, chunks, self._n_epochs_before, model)
+        return Trainer(self.network, self._update, plan.loss, plan.batch_size, chunks, self._n_epochs_before, **shared)
 
     def can_go_on(self, plan):
         """Whether `feed` takes a plan: it must be of the same network, loss and update, on the same device."""

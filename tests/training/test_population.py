@@ -593,9 +593,8 @@ def test_lanes_of_equal_plans_have_one_program_which_serves_on_other_rows_too(ki
     assert len(made) == (0 if kind == "stacked" else 1)
 
 
-@pytest.mark.parametrize("limit", [("_MAX_MODELS", 0), ("_WORK_OF_MODEL", 1)], ids=["number", "size"])
-def test_programs_are_kept_within_limits(limit, kind, monkeypatch):
-    monkeypatch.setattr(f"skdnn.training.population.{limit[0]}", limit[1])
+def test_programs_are_kept_within_limits(kind, monkeypatch):
+    monkeypatch.setattr("skdnn.training.population._MAX_BYTES_OF_MODELS", 1)
     kin = Kin()
     train_lanes([PLAN, PLAN], kin)
     assert not kin.models
