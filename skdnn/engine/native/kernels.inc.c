@@ -445,6 +445,27 @@ NAME(followed_scratch)(const operation *op)
     return last > needs ? last : needs;
 }
 
+#if USES_TILES
+/* Whether what follows a product is the update of gradient descent, plain or with momentum, and of which parameters. */
+static int
+is_update(const operation *op, int64_t n, float *(*x)[MAX_FOLLOWER_OPERANDS], double (*number)[MAX_NUMBERS], update *out)
+{
+    const operation *last = op + n - 1;
+    float *const *own = x[n - 1];
+    if (last->code != CODE_add || own[0] != own[1] || last->x[0].col != 1)
+        return 0;
+    *out = (update){.w = own[0], .rate = (float)number[n - 1][0]};
+    if (n == 1)
+        return last->x[2].data == IN_SCRATCH;
+    if (n != 3 || op[0].code != CODE_mul_number || op[1].code != CODE_add || op[1].x[2].data != IN_SCRATCH)
+        return 0;
+    out->v = x[0][0];
+    out->decay = (float)number[0][0];
+    out->share = (float)number[1][0];
+    return x[0][1] == out->v && x[1][0] == out->v && x[1][1] == out->v && own[2] == out->v && op[0].x[0].col == 1;
+}
+#endif
+
 static TARGET void
 NAME(run_followed)(const operation *op, int64_t batch, const double *of_step, real *scratch, real *block)
 {
@@ -455,7 +476,9 @@ NAME(run_followed)(const operation *op, int64_t batch, const double *of_step, re
     for (int64_t i = 0; i < n_followers; i++)
         NAME(resolve)(op + 1 + i, MAX_FOLLOWER_OPERANDS, MAX_NUMBERS, batch, of_step, followers[i], number[i]);
 #if USES_TILES
+    update all;
     const int goes_by_rows = tiles_are_faster(op) && tiles_go_by_rows(op);
+    const int updates = goes_by_rows && !x[3] && is_update(op + 1, n_followers, followers, number, &all);
     if (goes_by_rows)
         pack_right_factor(op, x, scratch);
 #endif
@@ -464,6 +487,14 @@ NAME(run_followed)(const operation *op, int64_t batch, const double *of_step, re
         part.rows = op->rows - row < most ? op->rows - row : most;
         real *const own[4] = {block, x[1] + row * op->x[1].row, x[2], x[3]};
 #if USES_TILES
+        if (updates) {
+            update rows = all;
+            rows.row = op->cols;
+            rows.w += row * op->cols;
+            rows.v = all.v ? all.v + row * op->cols : NULL;
+            multiply_rows_and_update(&part, own, scratch, rows);
+            continue;
+        }
         if (goes_by_rows)
             multiply_rows(&part, own, scratch);
         else

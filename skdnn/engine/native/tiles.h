@@ -71,12 +71,43 @@ write_block(const float *sums, int64_t sums_row, place out, int64_t n_rows, int6
     }
 }
 
+/* The update of a block of parameters that is under way beside a product, row by row: without a velocity `w += rate * g`, else
+ * `v = decay * v + share * g` and `w += rate * v`, each rounded as the operations of a chain round it. The gradient's rows are
+ * a panel long. */
+typedef struct {
+    float *w, *v;
+    const float *g;
+    int64_t row, n_rows, n_cols;
+    float decay, share, rate;
+} update;
+
+/* Go on with some of its rows. */
+INLINE TILES void
+update_rows(update *of, int64_t n)
+{
+    const __m512 decay = _mm512_set1_ps(of->decay), share = _mm512_set1_ps(of->share), rate = _mm512_set1_ps(of->rate);
+    for (; n > 0 && of->n_rows > 0; n--, of->n_rows--, of->g += TILE_PANEL, of->w += of->row) {
+#pragma GCC unroll 2
+        for (int j = 0; j < TILE_PANEL; j += SIDE) {
+            const __mmask16 mask = mask_of(of->n_cols - j);
+            __m512 by = _mm512_load_ps(of->g + j);
+            if (of->v) {
+                by = _mm512_fmadd_ps(share, by, _mm512_mul_ps(decay, _mm512_maskz_loadu_ps(mask, of->v + j)));
+                _mm512_mask_storeu_ps(of->v + j, mask, by);
+            }
+            _mm512_mask_storeu_ps(of->w + j, mask, _mm512_fmadd_ps(rate, by, _mm512_maskz_loadu_ps(mask, of->w + j)));
+        }
+        of->v = of->v ? of->v + of->row : NULL;
+    }
+}
+
 /* The product of 2 x 2 tiles over the depth, or of fewer: `left_tiles` and `right_tiles` are how many there are. Tiles 0 to 3
- * are sums, 4 and 5 the left factor, 6 and 7 the right one. Meanwhile up to `packs` tiles a step of another panel are packed:
- * the arithmetic of that is free beside products of tiles, though its stores are not. */
+ * are sums, 4 and 5 the left factor, 6 and 7 the right one. Meanwhile up to `packs` tiles a step of another panel are packed,
+ * and an update goes on by some rows a stage: the arithmetic of that is free beside products of tiles, though its stores are
+ * not. */
 INLINE TILES void
 multiply_tiles(const int left_tiles, const int right_tiles, const uint16_t *left, const uint16_t *right, int64_t n_steps,
-               stretch *next, int packs, int adds, float *sums, int64_t sums_row)
+               stretch *next, int packs, update *behind, int64_t n_rows, int adds, float *sums, int64_t sums_row)
 {
     const int64_t bytes = sums_row * (int64_t)sizeof(float), row = n_steps * PARTS * TILE_NUMBERS;
     const int64_t n_next = tiles_of(next->n_along, SIDE) * n_steps;
@@ -98,7 +129,9 @@ multiply_tiles(const int left_tiles, const int right_tiles, const uint16_t *left
     IF_LEFT _tile_dpbf16ps(2, 5, 6);                                                                                           \
     IF_LEFT IF_RIGHT _tile_dpbf16ps(3, 5, 7);                                                                                  \
     for (int k = 0; k < n_tiles; k++)                                                                                          \
-        pack_rows(&tiles[k], 3 * stage, stage == 5 ? SIDE : 3 * stage + 3);
+        pack_rows(&tiles[k], 3 * stage, stage == 5 ? SIDE : 3 * stage + 3);                                                    \
+    if (behind)                                                                                                                \
+        update_rows(behind, n_rows);
     if (adds) {
         _tile_loadd(0, sums, bytes);
         IF_RIGHT _tile_loadd(1, sums + SIDE, bytes);
@@ -133,6 +166,21 @@ multiply_tiles(const int left_tiles, const int right_tiles, const uint16_t *left
 #undef MULTIPLY
 }
 
+/* As many tiles of it as there are rows and columns. */
+INLINE TILES void
+multiply_block(int64_t n_rows, int64_t n_cols, const uint16_t *left, const uint16_t *right, int64_t n_steps, stretch *next,
+               int packs, update *behind, int64_t rows_a_stage, int adds, float *to, int64_t to_row)
+{
+    if (n_rows > SIDE && n_cols > SIDE)
+        multiply_tiles(2, 2, left, right, n_steps, next, packs, behind, rows_a_stage, adds, to, to_row);
+    else if (n_rows > SIDE)
+        multiply_tiles(2, 1, left, right, n_steps, next, packs, behind, rows_a_stage, adds, to, to_row);
+    else if (n_cols > SIDE)
+        multiply_tiles(1, 2, left, right, n_steps, next, packs, behind, rows_a_stage, adds, to, to_row);
+    else
+        multiply_tiles(1, 1, left, right, n_steps, next, packs, behind, rows_a_stage, adds, to, to_row);
+}
+
 /* Multiply a packed factor with a panel of the other one: up to two tiles' rows or columns of the result. Meanwhile the next
  * panel is packed. */
 static TILES void
@@ -146,28 +194,42 @@ multiply_panel(const stretch *whole, const stretch *panel, stretch *next, place 
         const uint16_t *left = whole->is_left ? own : panel->out, *right = whole->is_left ? panel->out : own;
         const int64_t n_rows = whole->is_left ? whole->n_along - i : panel->n_along;
         const int64_t n_cols = whole->is_left ? panel->n_along : whole->n_along - i;
-        const int left_tiles = n_rows > SIDE ? 2 : 1, right_tiles = n_cols > SIDE ? 2 : 1;
         const place block = block_of(out, whole->is_left ? i : 0, whole->is_left ? 0 : i);
         /* Whole tiles are written where they belong, others from `sums`. */
         const int is_direct = !out.is_transposed && !out.bias && (n_rows >= TILE_PANEL || n_rows == SIDE) &&
                               (n_cols >= TILE_PANEL || n_cols == SIDE);
         float *const to = is_direct ? block.data : sums;
         const int64_t to_row = is_direct ? out.row : TILE_PANEL;
-        const int adds = is_direct && out.adds;
-        if (left_tiles == 2 && right_tiles == 2)
-            multiply_tiles(2, 2, left, right, n_steps, next, packs, adds, to, to_row);
-        else if (left_tiles == 2)
-            multiply_tiles(2, 1, left, right, n_steps, next, packs, adds, to, to_row);
-        else if (right_tiles == 2)
-            multiply_tiles(1, 2, left, right, n_steps, next, packs, adds, to, to_row);
-        else
-            multiply_tiles(1, 1, left, right, n_steps, next, packs, adds, to, to_row);
+        multiply_block(n_rows, n_cols, left, right, n_steps, next, packs, NULL, 0, is_direct && out.adds, to, to_row);
         if (is_direct)
             continue;
-        for (int k = 0; k < left_tiles * SIDE; k += SIDE)
-            for (int j = 0; j < right_tiles * SIDE; j += SIDE)
+        for (int k = 0; k < TILE_PANEL && k < n_rows; k += SIDE)
+            for (int j = 0; j < TILE_PANEL && j < n_cols; j += SIDE)
                 write_block(sums + k * TILE_PANEL + j, TILE_PANEL, block_of(block, k, j), n_rows - k, n_cols - j);
     }
+}
+
+/* Multiply up to two tiles' rows with a packed right factor. What comes out is the gradient of parameters, which are updated
+ * block by block, each while the next one is multiplied and its gradient is in the first cache. */
+static TILES void
+multiply_panel_and_update(const stretch *panel, const stretch *whole, update all)
+{
+    _Alignas(64) float sums[2][TILE_PANEL * TILE_PANEL];
+    const int64_t n_steps = tiles_of(whole->n_depth, TILE_DEPTH), rows_a_stage = tiles_of(TILE_PANEL, 6 * n_steps);
+    stretch none = {.n_along = 0};
+    update behind = {.n_rows = 0};
+    for (int64_t i = 0; i < whole->n_along; i += TILE_PANEL) {
+        float *const own = sums[i / TILE_PANEL % 2];
+        multiply_block(panel->n_along, whole->n_along - i, panel->out, whole->out + i / SIDE * n_steps * PARTS * TILE_NUMBERS,
+                       n_steps, &none, 0, &behind, rows_a_stage, 0, own, TILE_PANEL);
+        behind = all;
+        behind.w += i;
+        behind.v = all.v ? all.v + i : NULL;
+        behind.g = own;
+        behind.n_rows = panel->n_along;
+        behind.n_cols = whole->n_along - i;
+    }
+    update_rows(&behind, behind.n_rows);
 }
 
 /* The product of up to four tiles of the factor that is packed as a whole with one tile of the other, or of up to two with
@@ -455,16 +517,30 @@ pack_right_factor(const operation *op, float *const *x, float *scratch)
     pack(&whole);
 }
 
+INLINE TILES stretch
+pack_rows_of_left(const operation *op, float *const *x, const stretch *right)
+{
+    uint16_t *behind = right->out + tiles_of(op->cols, SIDE) * tiles_of(op->depth, TILE_DEPTH) * PARTS * TILE_NUMBERS;
+    const stretch panel = {{x[1], op->x[1].row, op->x[1].col}, op->rows, op->depth, 1, behind, 0};
+    pack(&panel);
+    return panel;
+}
+
 /* Up to a panel's rows of a product, once the right factor is packed. */
 static TILES void
 multiply_rows(const operation *op, float *const *x, float *scratch)
 {
-    const stretch whole = right_factor(op, x, scratch);
-    uint16_t *behind = whole.out + tiles_of(op->cols, SIDE) * tiles_of(op->depth, TILE_DEPTH) * PARTS * TILE_NUMBERS;
-    const stretch panel = {{x[1], op->x[1].row, op->x[1].col}, op->rows, op->depth, 1, behind, 0};
+    const stretch right = right_factor(op, x, scratch), panel = pack_rows_of_left(op, x, &right);
     stretch none = {.n_along = 0};
-    pack(&panel);
-    multiply_panel(&whole, &panel, &none, (place){x[0], op->x[0].row, 0, 0, x[3]});
+    multiply_panel(&right, &panel, &none, (place){x[0], op->x[0].row, 0, 0, x[3]});
+}
+
+/* The same rows of an update by a product that goes nowhere else. */
+static TILES void
+multiply_rows_and_update(const operation *op, float *const *x, float *scratch, update all)
+{
+    const stretch right = right_factor(op, x, scratch), panel = pack_rows_of_left(op, x, &right);
+    multiply_panel_and_update(&panel, &right, all);
 }
 
 #endif
