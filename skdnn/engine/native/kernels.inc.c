@@ -446,15 +446,33 @@ NAME(followed_scratch)(const operation *op)
 }
 
 #if USES_TILES
-/* Whether what follows a product is the update of gradient descent, plain or with momentum, and of which parameters. */
+/* Whether an operation adds a multiple of something to the result of the product that it follows. */
+static int
+adds_to_result(const operation *op)
+{
+    return op->code == CODE_add && op->x[0].data == IN_SCRATCH && op->x[1].data == IN_SCRATCH && op->x[2].data != IN_SCRATCH;
+}
+
+/* Whether what follows a product is the update of gradient descent, plain or with momentum and penalties, and of what. The signs
+ * of an l1 penalty, which nobody else looks at, are then not written. */
 static int
 is_update(const operation *op, int64_t n, float *(*x)[MAX_FOLLOWER_OPERANDS], double (*number)[MAX_NUMBERS], update *out)
 {
     const operation *last = op + n - 1;
     float *const *own = x[n - 1];
-    if (last->code != CODE_add || own[0] != own[1] || last->x[0].col != 1)
+    if (last->code != CODE_add || last->x[0].data == IN_SCRATCH || own[0] != own[1] || last->x[0].col != 1)
         return 0;
     *out = (update){.w = own[0], .rate = (float)number[n - 1][0]};
+    if (n > 2 && op->code == CODE_sign && x[0][1] == out->w && adds_to_result(op + 1) && x[1][2] == x[0][0]) {
+        out->has_l1 = 1;
+        out->l1 = (float)number[1][0];
+        op += 2, x += 2, number += 2, n -= 2;
+    }
+    if (n > 1 && adds_to_result(op) && x[0][2] == out->w) {
+        out->has_l2 = 1;
+        out->l2 = (float)number[0][0];
+        op += 1, x += 1, number += 1, n -= 1;
+    }
     if (n == 1)
         return last->x[2].data == IN_SCRATCH;
     if (n != 3 || op[0].code != CODE_mul_number || op[1].code != CODE_add || op[1].x[2].data != IN_SCRATCH)

@@ -72,13 +72,14 @@ write_block(const float *sums, int64_t sums_row, place out, int64_t n_rows, int6
 }
 
 /* The update of a block of parameters that is under way beside a product, row by row: without a velocity `w += rate * g`, else
- * `v = decay * v + share * g` and `w += rate * v`, each rounded as the operations of a chain round it. The gradient's rows are
- * a panel long. */
+ * `v = decay * v + share * g` and `w += rate * v`, where the gradient may have penalties, `g += l1 * sign(w)` and `g += l2 * w`,
+ * first; each rounded as the operations of a chain round it. The gradient's rows are a panel long. */
 typedef struct {
     float *w, *v;
     const float *g;
     int64_t row, n_rows, n_cols;
-    float decay, share, rate;
+    float decay, share, rate, l1, l2;
+    int has_l1, has_l2;
 } update;
 
 /* Go on with some of its rows. */
@@ -86,16 +87,25 @@ INLINE TILES void
 update_rows(update *of, int64_t n)
 {
     const __m512 decay = _mm512_set1_ps(of->decay), share = _mm512_set1_ps(of->share), rate = _mm512_set1_ps(of->rate);
+    const __m512 l1 = _mm512_set1_ps(of->l1), l2 = _mm512_set1_ps(of->l2), one = _mm512_set1_ps(1.0f), none = _mm512_setzero_ps();
     for (; n > 0 && of->n_rows > 0; n--, of->n_rows--, of->g += TILE_PANEL, of->w += of->row) {
 #pragma GCC unroll 2
         for (int j = 0; j < TILE_PANEL; j += SIDE) {
             const __mmask16 mask = mask_of(of->n_cols - j);
+            const __m512 w = _mm512_maskz_loadu_ps(mask, of->w + j);
             __m512 by = _mm512_load_ps(of->g + j);
+            if (of->has_l1) {
+                const __m512 at_most_1 = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(w, none, _CMP_GT_OQ), none, one);
+                const __m512 sign = _mm512_mask_sub_ps(at_most_1, _mm512_cmp_ps_mask(w, none, _CMP_LT_OQ), none, one);
+                by = _mm512_fmadd_ps(l1, sign, by);
+            }
+            if (of->has_l2)
+                by = _mm512_fmadd_ps(l2, w, by);
             if (of->v) {
                 by = _mm512_fmadd_ps(share, by, _mm512_mul_ps(decay, _mm512_maskz_loadu_ps(mask, of->v + j)));
                 _mm512_mask_storeu_ps(of->v + j, mask, by);
             }
-            _mm512_mask_storeu_ps(of->w + j, mask, _mm512_fmadd_ps(rate, by, _mm512_maskz_loadu_ps(mask, of->w + j)));
+            _mm512_mask_storeu_ps(of->w + j, mask, _mm512_fmadd_ps(rate, by, w));
         }
         of->v = of->v ? of->v + of->row : NULL;
     }
