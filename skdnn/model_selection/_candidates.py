@@ -90,7 +90,7 @@ class Candidates:
         self._first = [None if final is None else self._numbers[_key(final)] for final in self._final]
         self._are_asked_once = {j for j, n in Counter(self._first).items() if n == 1 and has_distinct_folds}
         self._tried, self._learned, self._seconds, self._kin = set(), {}, {}, Kin()
-        self._contents, self._known_rows = {}, {}  # from the key of rows to what is in them, and back
+        self._contents, self._has_added = {}, False  # from the keys of rows to those of what is in them, the same everywhere
         self.turn, self.rows, self.corrections = None, None, {}
 
     def divide(self, n_parts=1, n_folds=1):
@@ -153,9 +153,9 @@ class Candidates:
         fitted, seconds, contents : dict
             As `learned` has returned them.
         """
-        self._known_rows |= {content: rows for rows, content in contents.items()}
+        self._has_added = True
         for (j, rows), estimator in fitted.items():
-            key = self._first[members[j]], rows
+            key = self._first[members[j]], contents[rows]
             self._tried.add(key)
             self._learned[key], self._seconds[key] = estimator, seconds[j, rows]
 
@@ -190,9 +190,8 @@ class Candidates:
         if index is None:
             return None
         rows = self._memory.key_of_content(X, y, sample_weight, *(validation or ()))
-        if self._known_rows and (index, rows) not in self._tried:
-            # One of the two processes could not keep them, as when another thread has drawn from a global generator meanwhile.
-            rows = self._known_rows.get(hash_rows(X, y, sample_weight, *(validation or ())), rows)
+        if self._has_added and (index, rows) not in self._tried:
+            rows = self._content_of(rows, (X, y, sample_weight), validation)
         self.rows = rows
         if (index, rows) not in self._tried and self._runs_left > 0:
             self._train_together(index, rows, (X, y, sample_weight), validation)
@@ -200,6 +199,12 @@ class Candidates:
         if self.turn is not None:
             self._charge(self._seconds.pop((index, rows), 0.0))
         return fitted
+
+    def _content_of(self, rows, given, validation):
+        """Return a key of what is in rows of a key, the same in all processes."""
+        if rows not in self._contents:
+            self._contents[rows] = hash_rows(*given, *(validation or ()))
+        return self._contents[rows]
 
     def _hand_out(self, index, rows, estimator):
         """Return what an estimator asks for, to keep, where it has been trained, or None."""
@@ -252,7 +257,7 @@ class Candidates:
         # By content, however `rows` may have come about: it is compared with that of other processes.
         content = None
         if self._is_handed_on or self._kept is not None:
-            self._contents[rows] = content = hash_rows(*given, *(validation or ()))
+            content = self._content_of(rows, given, validation)
         n_epochs = self._train(groups, rows, content)
         self._share(time.time() - begin, rows, n_epochs)
 

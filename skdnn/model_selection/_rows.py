@@ -14,7 +14,7 @@ def hash_rows(*arrays):
 
 
 class KnownRows:
-    """Hashes of arrays, computed once for each content: comparing takes a tenth of the time.
+    """Keys of arrays by their content, within this object: comparing takes a tenth of the time of hashing.
 
     Parameters
     ----------
@@ -24,7 +24,8 @@ class KnownRows:
 
     def __init__(self, max_bytes):
         self._bytes_left = max_bytes
-        self._known = {}  # from shape and dtype to pairs of content and hash
+        self._n_known = 0
+        self._known = {}  # from shape and dtype to pairs of content and key
 
     def close(self):
         """Let go of everything, and keep nothing from now on."""
@@ -32,7 +33,7 @@ class KnownRows:
         self._known = {}
 
     def key_of(self, array):
-        """Return `hash_rows` of an array, or None of None."""
+        """Return a key of an array's content, or None of None."""
         if array is None:
             return None
         if not isinstance(array, np.ndarray) or array.dtype.hasobject or not array.nbytes:
@@ -44,8 +45,9 @@ class KnownRows:
         for other, key in known:
             if np.array_equal(other[:_N_FIRST], content[:_N_FIRST]) and np.array_equal(other, content):
                 return key
-        key = hash_rows(array)
-        if content.nbytes <= self._bytes_left:
-            self._bytes_left -= content.nbytes
-            known.append((content.copy(), key))  # arrays may be changed in place
-        return key
+        if content.nbytes > self._bytes_left:
+            return hash_rows(array)
+        self._bytes_left -= content.nbytes
+        self._n_known += 1
+        known.append((content.copy(), self._n_known))  # arrays may be changed in place
+        return self._n_known
