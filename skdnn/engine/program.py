@@ -113,16 +113,19 @@ class Program:
         Parameters
         ----------
         memory, to : list of Tensor
-            Contiguous tensors of this program's, and others like them that take their place. They may have more rows or fewer.
+            Contiguous tensors of this program's, apart or the same, and others like them that take their place. These may have
+            more rows or fewer.
         """
         other = copy.copy(self)
         operations = np.frombuffer(self.code, np.int64).reshape(-1, _LAYOUT.size // 8).copy()
         addresses = operations[:, _ADDRESSES]
-        before = addresses.copy()
-        for mine, theirs in zip(memory, to, strict=True):
-            begin = mine.data_ptr()
-            is_in = (begin <= before) & (before < begin + mine.nbytes)
-            addresses[is_in] = before[is_in] + (theirs.data_ptr() - begin)
+        ranges = sorted(
+            (mine.data_ptr(), mine.data_ptr() + mine.nbytes, theirs.data_ptr() - mine.data_ptr())
+            for mine, theirs in zip(memory, to, strict=True)
+        )
+        begins, ends, shifts = np.array([(0, 0, 0), *ranges]).T  # nothing is at 0
+        place = np.searchsorted(begins, addresses, side="right") - 1
+        addresses += np.where(addresses < ends[place], shifts[place], 0)
         other.code = operations.tobytes()
         other._memory = [*self._memory, *to]
         return other
@@ -139,7 +142,8 @@ def multiplies_faster(left, right):
         return False
     (rows, depth), cols = left.shape, right.shape[1]
     is_large = min(rows, cols, depth) >= _LEAST_SIDE and rows * cols * depth >= _LEAST_PRODUCT
-    return is_large and left.device.type == "cpu" and 1 in left.stride() and 1 in right.stride() and torch.get_num_threads() == 1
+    is_here = left.device.type == "cpu" and torch.get_num_threads() == 1
+    return is_large and is_here and 1 in left.stride() and 1 in right.stride()
 
 
 def multiply_add(bias, left, right):

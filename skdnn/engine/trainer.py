@@ -112,7 +112,7 @@ class Trainer:
         Of a network, an update and a loss that are equal to these: its programs serve here, too, moved to this one's memory.
         Some of it is shared, so the two must take turns.
     masks_from : Trainer, default=None
-        On the same `chunks`, of a network with equal rates and seeds of dropout: whichever of the two comes first draws for both.
+        On the same `chunks`, of a network with equal rates and seeds of dropout: whichever comes first draws for both.
 
     Attributes
     ----------

@@ -182,7 +182,7 @@ class Candidates:
         self._charge(self._seconds.pop((index, rows), 0.0))
 
     def _is_asked_once(self, index, estimator):
-        """Whether nobody else is going to ask for what a candidate has learned: without a seed, each fit is a draw of its own."""
+        """Whether nobody else asks for what a candidate has learned: without a seed, each fit is a draw of its own."""
         return index in self._are_asked_once or estimator.random_state is None
 
     def _find(self, estimator, X, y, sample_weight, validation):

@@ -22,8 +22,8 @@ class Evaluation:
     The first task of a fold and of what stands before the last step is scikit-learn's own function, whose fit has all
     candidates trained. Other tasks would split, transform and check the same rows once more, to be handed what has been
     learned: of them only the scores are computed, by scikit-learn's scorers, which see no difference between a pipeline and its
-    last step with transformed rows; that they see none, the first task shows. Whatever is unusual, such as a scorer or a `fit` of
-    one's own, a warning, an error or a score that is no number, is left to scikit-learn's function.
+    last step with transformed rows; that they see none, the first task shows. Whatever is unusual, such as a scorer or a `fit`
+    of one's own, a warning, an error or a score that is no number, is left to scikit-learn's function.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def _is_usual(named):
 
 
 def _has_all_steps_in(memory, estimator, n_transformers):
-    """Whether an estimator is scikit-learn's pipeline that has fitted so many transformers by way of a memory, and no others."""
+    """Whether an estimator is scikit-learn's pipeline that has fitted so many transformers by way of a memory, no others."""
     if type(estimator) is not Pipeline or estimator.memory is not memory:
         return False
     steps = [step for _, step in estimator.steps[:-1] if step is not None and step != "passthrough"]

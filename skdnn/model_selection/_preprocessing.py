@@ -147,13 +147,13 @@ class FittedOnce:
         if place in self._kept:
             self._kept.move_to_end(place)
             return self._kept[place][0]
+        transformers = [self._kept[key][1] for key in keys]
         rows, *others = make_rows()
         before = _global_generators()
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            for key in keys:
-                _, fitted = self._kept[key]
-                rows = copy.deepcopy(fitted).transform(rows)
+            for transformer in transformers:
+                rows = copy.deepcopy(transformer).transform(rows)
         if said or _global_generators() != before:
             raise LookupError
         self._keep(place, [rows, *others], None)

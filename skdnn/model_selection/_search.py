@@ -185,7 +185,8 @@ class VectorizedGridSearchCV(TrainsTogether, GridSearchCV):
     Parameters but the last three, attributes and results are those of `sklearn.model_selection.GridSearchCV`. Candidates of an
     estimator of skdnn, alone or as the last step of a pipeline, that have the same layer sizes and batches train together on
     each fold; others are fitted one by one. What stands before the last step is fitted once for each fold and
-    setting, unless the pipeline has a `memory` of its own, and the fit times of a group are shared by the epochs of each.
+    setting, unless the pipeline has a `memory` of its own, and so are rows to score transformed, for scorers of scikit-learn;
+    the fit times of a group are shared by the epochs of each.
 
     Parameters
     ----------

@@ -87,7 +87,7 @@ class Lane(Session):
         self._stack, self._k = stack, k
 
     def share_chunks(self, chunks, model, masks_from):
-        """Train on batches that others gather, too, with programs and dropout masks of other lanes' trainers where they are given."""
+        """Train on batches that others gather, too, with programs and dropout masks of other lanes' trainers where given."""
         self._chunks, self._shared = chunks, {"model": model, "masks_from": masks_from}
 
     def share_order(self, other):

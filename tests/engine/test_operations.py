@@ -72,6 +72,35 @@ def descend_with_momentum(own):
     own.parameters.sub_(own.state, alpha=0.1)
 
 
+def descend_on_penalties(own):
+    own.multiply()
+    own.result.add_(own.kernel.sign(), alpha=0.01)
+    own.result.add_(own.kernel, alpha=0.02)
+    own.parameters.add_(own.gradient, alpha=-0.1)
+
+
+def go_on(own):
+    own.state.mul_(0.9).add_(own.gradient)
+    own.parameters.add_(own.state, alpha=-0.1)
+
+
+def go_on_descending(own):
+    own.multiply()
+    go_on(own)
+
+
+def go_on_with_sparsity(own):
+    own.multiply()
+    own.result.add_(own.kernel.sign(), alpha=0.01)
+    go_on(own)
+
+
+def go_on_with_decay(own):
+    own.multiply()
+    own.result.add_(own.kernel, alpha=0.02)
+    go_on(own)
+
+
 def penalize(own):
     own.multiply()
     own.result.add_(own.kernel.sign(), alpha=0.01)
@@ -86,9 +115,14 @@ def descend_by_adam(own):
     torch._fused_adam_(*flat, [], [own.number], **numbers, amsgrad=False, maximize=False)
 
 
+GOES_ON = ["mul_number", "add", "add"]
 FOLLOWED = {
     descend: [["product", "add"], ["add"], ["add"]],
     descend_with_momentum: [["product", "mul_number", "add", "sub"], *2 * [["mul_number", "add", "sub"]]],
+    descend_on_penalties: [["product", "sign", "add", "add", "add"], ["add"], ["add"]],
+    go_on_descending: [["product", *GOES_ON], *2 * [GOES_ON]],
+    go_on_with_sparsity: [["product", "sign", "add", *GOES_ON], *2 * [GOES_ON]],
+    go_on_with_decay: [["product", "add", *GOES_ON], *2 * [GOES_ON]],
     descend_by_adam: [["product", "adam"], ["adam"], ["adam"]],
     penalize: [["product", "sign", "add", "clamp_min", "clamp_max", "add"], *2 * [["clamp_min", "clamp_max", "add"]]],
 }
@@ -113,7 +147,7 @@ def _check(own, plain, followed, products=()):
     """Whether programs do the same bit for bit, but for results of products that are nowhere written."""
     for one, other in zip(plain, followed, strict=True):
         expected, got = own.outcome_of(lambda one=one: one([()])), own.outcome_of(lambda other=other: other([()]))
-        for result in products:
+        for result in products:  # and what penalties have made of them
             begin = result.storage_offset()
             expected[1][begin : begin + result.numel()] = own.gradient[begin : begin + result.numel()]
         assert all(torch.equal(*pair) for pair in zip(got, expected, strict=True))

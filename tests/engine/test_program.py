@@ -9,7 +9,7 @@ import torch
 from native_programs import both_dtypes, needs_kernels, programs_of
 
 from skdnn.engine import program
-from skdnn.engine.program import _LAYOUT, compile_steps
+from skdnn.engine.program import _LAYOUT, compile_steps, multiplies_faster, multiply_add
 
 # What is compiled, one step of which adds to `total`.
 
@@ -396,3 +396,48 @@ def test_programs_in_threads_at_the_same_time_do_as_they_do_alone():
     for thread in threads:
         thread.join()
     assert all(torch.equal(total, expected) for _, total in programs)
+
+
+# single products ----------------------------------------------------------------------------------------------------------
+
+
+@needs_kernels
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (33, 784, 70), (300, 40, 64), (2000, 64, 100)], ids=str)
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_a_product_is_torchs(sizes, is_turned):
+    rows, depth, cols = sizes
+    generator = torch.Generator().manual_seed(rows)
+    bias, left, right = (torch.randn(shape, generator=generator) for shape in ((cols,), (rows, depth), (depth, cols)))
+    if is_turned:
+        left, right = left.mT.contiguous().mT, right.mT.contiguous().mT
+    expected = torch.addmm(bias.double(), left.double(), right.double()).float()
+    torch.testing.assert_close(multiply_add(bias, left, right), expected, rtol=1e-5, atol=1e-5 * depth**0.5)
+
+
+@pytest.fixture
+def _on_tiles(monkeypatch):
+    monkeypatch.setattr(program, "instruction_set", lambda: "amx")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_on_tiles")
+def test_tiles_take_large_products_of_plain_matrices():
+    left, right = torch.zeros(200, 100), torch.zeros(100, 50)
+    assert multiplies_faster(left, right)
+    assert multiplies_faster(left.mT.contiguous().mT, right)
+    assert not multiplies_faster(left.double(), right.double())
+    assert not multiplies_faster(left.expand(2, 200, 100), right)
+    assert not multiplies_faster(left[:20], right)
+    assert not multiplies_faster(left[:, :31], right[:31])
+    assert not multiplies_faster(left[::2, ::2], right[::2])
+    assert not multiplies_faster(left[:100], right)
+
+
+@pytest.mark.usefixtures("_on_tiles")
+def test_threads_multiply_by_torch():
+    left, right = torch.zeros(200, 100), torch.zeros(100, 50)
+    torch.set_num_threads(2)
+    assert not multiplies_faster(left, right)

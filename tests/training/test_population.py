@@ -41,6 +41,7 @@ from skdnn.components import (
 )
 from skdnn.components.losses import CategoricalCrossentropy
 from skdnn.engine import LayerPlan, Network, NetworkPlan, UpdatePlan, build_module, run_epoch_together
+from skdnn.engine.layers import _draw_mask
 from skdnn.engine.program import compile_steps
 from skdnn.training import (
     Kin,
@@ -598,6 +599,39 @@ def test_programs_are_kept_within_limits(kind, monkeypatch):
     kin = Kin()
     train_lanes([PLAN, PLAN], kin)
     assert not kin.models
+
+
+DROPS = {"dropout": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "layers", "n_drawing"),
+    [
+        ([(1, 2, 3)] * 3, [DROPS] * 3, 1),
+        ([(1, 2, 3), (4, 2, 3), (5, 2, 3)], [DROPS] * 3, 1),
+        ([(1, 2, 3), (1, 2, 4), (1, 2, 3)], [DROPS] * 3, 2),
+        ([(1, 2, 3), (1, 4, 3), (1, 4, 3)], [DROPS] * 3, 2),
+        ([(1, 2, 3)] * 3, [DROPS, {"dropout": 0.1}, DROPS], 2),
+    ],
+    ids=["alike", "own_kernels", "own_masks", "own_orders", "own_rates"],
+)
+def test_masks_that_are_drawn_alike_are_drawn_once(seeds, layers, n_drawing, kind, monkeypatch):
+    plans = [make_plan(own, seeds=seed, max_iter=2 + k) for k, (own, seed) in enumerate(zip(layers, seeds, strict=True))]
+    alone = [train_lanes([plan]) for plan in plans]
+    drawn, draw = [], _draw_mask
+    monkeypatch.setattr("skdnn.engine.layers._draw_mask", lambda *args: drawn.append(args) or draw(*args))
+    train_lanes(plans[:1])
+    n_of_one = len(drawn) / plans[0].max_iter
+    drawn.clear()
+    together = train_lanes(plans)
+    if kind == "side by side":
+        assert all(torch.equal(one, other) for one, (other,) in zip(together, alone, strict=True))
+        n_epochs = {}  # of those that draw together, those of the last to leave
+        for plan in plans:
+            alike = plan.seeds.order, plan.seeds.dropout, plan.network
+            n_epochs[alike] = max(plan.max_iter, n_epochs.get(alike, 0))
+        assert len(n_epochs) == n_drawing
+        assert len(drawn) == n_of_one * sum(n_epochs.values())
 
 
 def test_kernels_that_are_drawn_alike_are_drawn_once(monkeypatch):
