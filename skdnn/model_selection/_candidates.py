@@ -46,6 +46,8 @@ class Candidates:
         Whether no two folds have the same rows to train on.
     kept : KeptGroups, default=None
         Where what they learn is kept, and may be already.
+    kin : Kin, default=None
+        Of candidates of the same search before, whose networks are not in training any more.
 
     Attributes
     ----------
@@ -69,6 +71,7 @@ class Candidates:
         is_handed_on=False,
         has_distinct_folds=True,
         kept=None,
+        kin=None,
     ):
         self._max_memory = max_memory
         self._n_jobs = n_jobs
@@ -89,7 +92,7 @@ class Candidates:
                 self._numbers.setdefault(_key(final), j)
         self._first = [None if final is None else self._numbers[_key(final)] for final in self._final]
         self._are_asked_once = {j for j, n in Counter(self._first).items() if n == 1 and has_distinct_folds}
-        self._tried, self._learned, self._seconds, self._kin = set(), {}, {}, Kin()
+        self._tried, self._learned, self._seconds, self._kin = set(), {}, {}, kin or Kin()
         self._contents, self._has_added = {}, False  # from the keys of rows to those of what is in them, the same everywhere
         self.turn, self.rows, self.corrections = None, None, {}
 

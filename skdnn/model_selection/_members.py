@@ -2,8 +2,9 @@
 
 import contextlib
 import io
+import uuid
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from traceback import format_exc
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from skdnn.model_selection._candidates import Candidates
 from skdnn.model_selection._evaluation import Evaluation
 from skdnn.model_selection._kept_groups import KeptGroups
 from skdnn.model_selection._preprocessing import FittedOnce, with_memory
+from skdnn.training import Kin
 
 
 @dataclass
@@ -34,6 +36,8 @@ class Members:
     max_bytes : int
         For transformed rows that are kept.
     kept : KeptGroups or None
+    key : str
+        Of the search.
     """
 
     estimator: Any
@@ -41,9 +45,10 @@ class Members:
     n_jobs: int
     max_bytes: int
     kept: KeptGroups | None
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @contextlib.contextmanager
-    def together(self, parameters, is_handed_on):
+    def together(self, parameters, is_handed_on, kin=None):
         """Let candidates train together within this context.
 
         Parameters
@@ -51,6 +56,7 @@ class Members:
         parameters : list of dict
             The candidates.
         is_handed_on : bool
+        kin : Kin, default=None
             As of `Candidates`.
 
         Yields
@@ -68,6 +74,7 @@ class Members:
             trains_single=True,
             is_handed_on=is_handed_on,
             kept=self.kept,
+            kin=kin,
         )
         try:
             with trained_by(candidates):
@@ -129,6 +136,17 @@ def train_members(members, data, train, parameters):
     return candidates.learned()
 
 
+# Of the search that this process, one of several, has worked for last.
+_kin: dict = {}
+
+
+def _kin_of(search):
+    if search not in _kin:
+        _kin.clear()
+        _kin[search] = Kin()
+    return _kin[search]
+
+
 def score_members(members, parameters, tasks, config):
     """Run scikit-learn's tasks for candidates on a fold, which differ in the last step only.
 
@@ -152,7 +170,8 @@ def score_members(members, parameters, tasks, config):
     """
     outcomes, caller = [None] * len(tasks), CallbackSupportMixin()  # one that nobody listens to
     context = caller._init_callback_context(max_subtasks=len(tasks))
-    with config_context(**config), members.together(parameters, is_handed_on=False) as (candidates, memory):
+    kin = _kin_of(members.key)
+    with config_context(**config), members.together(parameters, is_handed_on=False, kin=kin) as (candidates, memory):
         evaluation = Evaluation(candidates, memory)
         for turn, (function, (estimator, *others), named) in enumerate(tasks):
             named |= {"caller": caller, "callback_ctx": context.subcontext("candidate-split-evaluation")}

@@ -27,7 +27,7 @@ class Kin:
     Attributes
     ----------
     drawn : dict
-        Of lanes that are not in training yet, by what their kernels are drawn from.
+        What lanes begin with, their parameters and statistics, by what these are drawn from.
     models : dict
         Trainers by the plans whose programs they have.
     """
@@ -61,7 +61,7 @@ class Lane(Session):
     kin : Kin
     """
 
-    _stack = _chunks = None
+    _stack = _chunks = _initial = None
     _shared: dict = {}
 
     def __init__(self, plan, data, snapshot=None, n_epochs_before=0, kin=None):
@@ -74,13 +74,16 @@ class Lane(Session):
             (layer.n_in, layer.n_out, layer.initializer, layer.gain, layer.batch_norm is None) for layer in plan.network.layers
         )
         key = layers, plan.seeds.kernels, plan.dtype, plan.device
+        if any(layer.initializer.calls_users_code for layer in plan.network.layers):
+            super()._draw_kernels()
+            return
         drawn = self.kin.drawn
-        if key in drawn and not any(layer.initializer.calls_users_code for layer in plan.network.layers):
-            other = drawn[key].network
-            self.network.restore((other.parameters.data, other.statistics.data))
+        if key in drawn:
+            self.network.restore(drawn[key])
         else:
             super()._draw_kernels()
-            drawn[key] = self
+            drawn[key] = super().snapshot()
+        self._initial = drawn[key]
 
     def join_stack(self, stack, k):
         """Become network `k` of a stack."""
@@ -111,6 +114,8 @@ class Lane(Session):
         self.next_rates = list(rates)
 
     def snapshot(self):
+        if self._initial is not None and not self.n_epochs:
+            return self._initial
         return super().snapshot() if self._stack is None else self._stack.network.snapshot([self._k])
 
     def settle(self, snapshot=None):
