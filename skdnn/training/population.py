@@ -244,10 +244,12 @@ class SideBySide:
             order = (lane.plan.seeds.order, lane.n_epochs) if lane.plan.shuffle else None
             rates = lane.plan.network.input_dropout, *(layer.dropout for layer in lane.plan.network.layers)
             masks = order, lane.plan.seeds.dropout, lane.n_epochs, rates
-            lane.share_chunks(chunks, models.get(parts) or kin.models.get(parts), drawing.get(masks))
+            model = models.get(parts)
+            lane.share_chunks(chunks, model or kin.models.get(parts), drawing.get(masks))
             drawing.setdefault(masks, lane.trainer)
-            models.setdefault(parts, lane.trainer)
-            kin.keep(parts, lane.trainer)
+            if model is None:
+                models[parts] = lane.trainer
+                kin.keep(parts, lane.trainer)
             lane.share_order(leaders.setdefault(order, lane))
 
     def train(self):
