@@ -1,15 +1,13 @@
 """The one place where skdnn leans on parts of scikit-learn that come without promises.
 
 scikit-learn checks its own hyperparameters by a table of constraints, weights by a function, and cuts data and metadata by the
-rows of a fold by two others, all of which it calls private, as it does the classes of its scorers; and it reads the names of
-parameters from a signature each time.
+rows of a fold by two others, all of which it calls private; and it reads the names of parameters from a signature each time.
 Every skdnn module takes these names from here, so a change over there is a change of this file only.
 """
 
 import difflib
 import functools
 
-from sklearn.metrics._scorer import _MultimetricScorer, _PassthroughScorer, _Scorer
 from sklearn.utils._param_validation import (
     HasMethods,
     Hidden,
@@ -32,7 +30,6 @@ __all__ = [
     "check_method_params",
     "check_sample_weight",
     "did_you_mean",
-    "looks_at_outputs_only",
     "split_safely",
     "validate_parameter_constraints",
 ]
@@ -45,17 +42,6 @@ class CachedParameterNames:
     @functools.cache
     def _get_param_names(cls):
         return super()._get_param_names()
-
-
-def looks_at_outputs_only(scorer):
-    """Whether a scorer asks an estimator for its outputs or its score and for nothing else, as scikit-learn's own do.
-
-    Parameters
-    ----------
-    scorer : callable
-    """
-    parts = scorer._scorers.values() if isinstance(scorer, _MultimetricScorer) else [scorer]
-    return all(type(part) in (_Scorer, _PassthroughScorer) for part in parts)
 
 
 def did_you_mean(name, known):

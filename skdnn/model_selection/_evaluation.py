@@ -5,11 +5,12 @@ import warnings
 from numbers import Number
 
 import numpy as np
+from sklearn.metrics import accuracy_score, check_scoring, make_scorer
 from sklearn.pipeline import Pipeline
 
 from skdnn._base import BaseMLPDeep
 from skdnn._data import checked_once
-from skdnn._validation import looks_at_outputs_only, split_safely
+from skdnn._validation import split_safely
 from skdnn.model_selection._preprocessing import last_step
 
 # What a task comes to.
@@ -80,7 +81,7 @@ class Evaluation:
         with self._memory.noted() as keys:
             result = function(*args, **named)
         rows, estimator, fitted = self._candidates.rows, args[0], last_step(args[0])
-        if self._is_heard or rows is None or None in (place[1], *keys) or not _is_usual(named):
+        if self._is_heard or rows is None or None in (place[1], *keys) or not _is_usual(named, fitted):
             return result
         is_known = isinstance(estimator, BaseMLPDeep) or _has_all_steps_in(self._memory, estimator, len(keys))
         if is_known and type(fitted).fit is BaseMLPDeep.fit and result.keys() == _RESULT and result["fit_error"] is None:
@@ -116,10 +117,18 @@ class Evaluation:
         return None if said else scores
 
 
-def _is_usual(named):
+def _is_usual(named, estimator):
     """Whether a task prints nothing and only scores rows to test, by scorers of scikit-learn that are given nothing more."""
     is_plain = named["verbose"] <= 1 and not named["return_train_score"] and not named["score_params"]
-    return is_plain and looks_at_outputs_only(named["scorer"])
+    return is_plain and _asks_for_outputs_only(named["scorer"], estimator)
+
+
+def _asks_for_outputs_only(scorer, estimator):
+    """Whether a scorer asks an estimator for its outputs or its score and for nothing else, as scikit-learn's own do."""
+    known = type(make_scorer(accuracy_score)), type(check_scoring(estimator))
+    is_for_several = type(scorer) is type(check_scoring(estimator, scoring=["accuracy"]))
+    parts = scorer._scorers.values() if is_for_several else [scorer]
+    return all(type(part) in known for part in parts)
 
 
 def _has_all_steps_in(memory, estimator, n_transformers):
