@@ -96,6 +96,9 @@ class RungCandidates(Candidates):
     def __len__(self):
         return self._n_left
 
+    def setting_of(self, j):
+        return None  # each fit has its candidate train on: none finds it trained
+
     def _is(self, given, left):
         """Whether a candidate of a rung is the one that was given: the search copies the dict, but not its values."""
         names = given.keys() - {self._resource}

@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 
 from skdnn import MLPDeepClassifier
-from skdnn.model_selection import VectorizedGridSearchCV
+from skdnn.model_selection import VectorizedGridSearchCV, VectorizedHalvingGridSearchCV
 from skdnn.model_selection._evaluation import Evaluation
 
 X, Y = load_iris(return_X_y=True)
@@ -174,6 +174,18 @@ def test_a_candidate_that_fails_is_not_a_first(in_full):
 
 def test_candidates_that_are_alike_are_scored_alike(in_full):
     assert count_and_compare(in_full, make(), {"learning_rate_init": [*RATES, RATES[0]]}) == N_FOLDS
+
+
+def test_candidates_that_train_on_from_rung_to_rung_are_scored_once_each(in_full):
+    scored = []
+
+    def note(y, predictions):
+        scored.append(len(y))
+        return accuracy_score(y, predictions)
+
+    settings = {"scoring": make_scorer(note), "return_train_score": False, "cv": N_FOLDS, "factor": 2, "refit": False}
+    search = VectorizedHalvingGridSearchCV(make(max_iter=4), {"learning_rate_init": RATES}, **settings).fit(X, Y)
+    assert len(scored) == len(in_full) == N_FOLDS * sum(search.n_candidates_)
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])
