@@ -1,11 +1,13 @@
 """scikit-learn's tasks of a search, of which those that find their candidate trained only have scores left to compute."""
 
+import functools
 import time
 import warnings
 from numbers import Number
 
 import numpy as np
-from sklearn.metrics import accuracy_score, check_scoring, make_scorer
+from sklearn.dummy import DummyClassifier
+from sklearn.metrics import check_scoring
 from sklearn.pipeline import Pipeline
 
 from skdnn._base import BaseMLPDeep
@@ -81,7 +83,7 @@ class Evaluation:
         with self._memory.noted() as keys:
             result = function(*args, **named)
         rows, estimator, fitted = self._candidates.rows, args[0], last_step(args[0])
-        if self._is_heard or rows is None or None in (place[1], *keys) or not _is_usual(named, fitted):
+        if self._is_heard or rows is None or None in (place[1], *keys) or not _is_usual(named):
             return result
         is_known = isinstance(estimator, BaseMLPDeep) or _has_all_steps_in(self._memory, estimator, len(keys))
         if is_known and type(fitted).fit is BaseMLPDeep.fit and result.keys() == _RESULT and result["fit_error"] is None:
@@ -117,18 +119,23 @@ class Evaluation:
         return None if said else scores
 
 
-def _is_usual(named, estimator):
+def _is_usual(named):
     """Whether a task prints nothing and only scores rows to test, by scorers of scikit-learn that are given nothing more."""
     is_plain = named["verbose"] <= 1 and not named["return_train_score"] and not named["score_params"]
-    return is_plain and _asks_for_outputs_only(named["scorer"], estimator)
+    return is_plain and _asks_for_outputs_only(named["scorer"])
 
 
-def _asks_for_outputs_only(scorer, estimator):
+def _asks_for_outputs_only(scorer):
     """Whether a scorer asks an estimator for its outputs or its score and for nothing else, as scikit-learn's own do."""
-    known = type(make_scorer(accuracy_score)), type(check_scoring(estimator))
-    is_for_several = type(scorer) is type(check_scoring(estimator, scoring=["accuracy"]))
-    parts = scorer._scorers.values() if is_for_several else [scorer]
-    return all(type(part) in known for part in parts)
+    own_score, metric, several = _types_of_scorers()
+    parts = scorer._scorers.values() if type(scorer) is several else [scorer]
+    return all(type(part) in (own_score, metric) for part in parts)
+
+
+@functools.cache
+def _types_of_scorers():
+    """What scikit-learn makes of no scoring, of a metric and of several."""
+    return [type(check_scoring(DummyClassifier(), scoring)) for scoring in (None, "accuracy", ["accuracy"])]
 
 
 def _has_all_steps_in(memory, estimator, n_transformers):
