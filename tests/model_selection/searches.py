@@ -56,6 +56,8 @@ def run(cls, estimator, grid, X, y, fit_params=None, **settings):
     """Fit a search; return it, or the error it raised, and the warnings it gave, sorted."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        # loky's idle processes end after five minutes, which may be just now.
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
         search = cls(estimator, grid, **settings)
         try:
             search.fit(X, y, **fit_params or {})
@@ -85,7 +87,7 @@ def compare(estimator, grid, X, y, fit_params=None, *, tolerance=1e-9, **setting
         if isinstance(result, Exception):
             raise result
     if not isinstance(get_active_backend()[0], BACKENDS["threading"]):
-        assert said == expected
+        assert said == expected, f"{said} and not {expected}"
     # In threads it is a matter of chance which of them catches a warning, in scikit-learn's search as in ours: what
     # `warnings.catch_warnings` changes is the process'.
     assert_same_search(ours, theirs, X, tolerance)
