@@ -20,7 +20,7 @@ _COUNTS = 1.0, 1e6
 # Smaller weights, relative to the mean, are not told from 0 where squares and sums of them are taken in float32.
 _SMALLEST_WEIGHT = 1e-30
 
-_known_as_finite = contextvars.ContextVar("skdnn_known_as_finite", default=None)
+_known = contextvars.ContextVar("skdnn_known", default=None)
 
 
 class _Writable:
@@ -73,30 +73,46 @@ def _is_plain(X, dtypes):
     """Whether X is an array of numbers that are used where they lie."""
     if type(X) is not np.ndarray or X.ndim != 2 or X.dtype not in dtypes or not X.flags.c_contiguous or not X.size:
         return False
-    known = _known_as_finite.get()
-    if any(X is other for other in known or ()):
-        return True
+    return once(_has_finite_sum, X)
+
+
+def _has_finite_sum(X):
     with np.errstate(over="ignore", invalid="ignore"):
-        is_finite = bool(np.isfinite(X.sum()))
-    if is_finite and known is not None:
-        known.append(X)
-    return is_finite
+        return bool(np.isfinite(X.sum()))
 
 
 @contextlib.contextmanager
-def checked_once(known=None):
-    """Within this context, look through an array's numbers once only: nobody must change them.
+def looked_at_once(known=None):
+    """Within this context, find out only once what `once` is asked for: nobody must change the arrays.
 
     Parameters
     ----------
-    known : list of ndarray, default=None
-        Those that need not be looked through any more; others are added.
+    known : dict, default=None
+        What has been found out before; more is added.
     """
-    token = _known_as_finite.set([] if known is None else known)
+    token = _known.set({} if known is None else known)
     try:
         yield
     finally:
-        _known_as_finite.reset(token)
+        _known.reset(token)
+
+
+def once(look, array):
+    """Return what a function finds out about an array; nobody must change that, for others may be given it, too.
+
+    Parameters
+    ----------
+    look : callable
+        A function of a module.
+    array : ndarray
+    """
+    known = _known.get()
+    if known is None:
+        return look(array)
+    key = look, id(array)
+    if key not in known:
+        known[key] = look(array), array  # which lives as long as its id is looked up
+    return known[key][0]
 
 
 def _are_plain_labels(y, n_rows):

@@ -11,6 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 
 from skdnn._base import BaseMLPDeep
+from skdnn._data import once
 from skdnn._docs import share_docstring
 from skdnn._validation import Interval, StrOptions
 from skdnn.components.losses import BinaryCrossentropy, CategoricalCrossentropy, MultilabelCrossentropy
@@ -195,7 +196,8 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
             present = np.arange(y.shape[1])
         else:
             y = y if has_labels else column_or_1d(y, warn=True)
-            present = np.unique(y if samples.sample_weight is None else y[samples.counted_rows])
+            labels, encoded = once(_number_labels, y)
+            present = labels if samples.sample_weight is None else np.unique(y[samples.counted_rows])
             if has_labels and 2 * len(present) > len(y):
                 check_classification_targets(y)  # warns of targets that look like numbers
         known = self.classes_ if continues else classes
@@ -210,9 +212,10 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
                     f"{type(self).__name__} needs samples{counted} of at least 2 classes, but y has only one class: "
                     f"{known.tolist()[0]!r}."
                 )
-            # A row that does not count may be of a class that is not known; it is never looked at.
-            encoded = np.minimum(np.searchsorted(known, y), len(known) - 1)
-        self.classes_, self._is_multilabel = known, is_multilabel
+            if known is not labels:
+                # A row that does not count may be of a class that is not known; it is never looked at.
+                encoded = np.minimum(np.searchsorted(known, y), len(known) - 1)
+        self.classes_, self._is_multilabel = known.copy(), is_multilabel
         smoothing = float(self.label_smoothing)
         if is_multilabel:
             return encoded, MultilabelCrossentropy(smoothing), len(known)
@@ -320,7 +323,7 @@ class MLPDeepClassifier(ClassifierMixin, BaseMLPDeep):
         """
         predicted = self.predict(X)
         if sample_weight is None and _are_such_labels(y, predicted):
-            n_distinct = max(len(np.unique(y)), len(self.classes_))
+            n_distinct = max(len(once(np.unique, y)), len(self.classes_))
             if 2 * n_distinct <= len(y):  # otherwise scikit-learn warns of targets that look like numbers
                 return float(np.mean(y == predicted))
         return accuracy_score(y, predicted, sample_weight=sample_weight)
@@ -367,6 +370,12 @@ def _are_labels(y):
     For scikit-learn to tell that, it looks at them all, which takes longer than a prediction.
     """
     return y.ndim == 1 and y.dtype.kind in "biuU"
+
+
+def _number_labels(y):
+    """Return the labels in y, sorted, and the number of each row's among them."""
+    labels = np.unique(y)
+    return labels, np.searchsorted(labels, y)
 
 
 def _are_such_labels(y, predicted):

@@ -56,9 +56,9 @@ class Optimizer(Component):
         first : int
         """
         rates = list(learning_rates)
-        steps = range(first, first + len(rates))
+        steps = np.arange(first, first + len(rates))
         if type(self).coefficients is not Optimizer.coefficients:
-            return np.array(list(map(self.coefficients, rates, steps)))
+            return np.array(list(map(self.coefficients, rates, steps.tolist())))
         table = np.empty((len(rates), 2))  # without a call for each
         table[:, 0], table[:, 1] = rates, steps
         return table

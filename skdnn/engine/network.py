@@ -30,6 +30,8 @@ class Network:
         One a network; needed where there is dropout.
     generators : sequence of torch.Generator, default=None
         Given instead of seeds, to go on with their streams.
+    gradients : dict, default=None
+        Gradients of networks that take turns with these, of which one that fits is used, too; a new one is added.
 
     Attributes
     ----------
@@ -41,7 +43,7 @@ class Network:
         Running means and variances of batch norm.
     """
 
-    def __init__(self, plans, dtype, device, dropout_seeds=None, generators=None):
+    def __init__(self, plans, dtype, device, dropout_seeds=None, generators=None, gradients=None):
         self.plans = tuple(plans)
         self.n_networks = len(self.plans)
         _check_same_shape(self.plans)
@@ -53,8 +55,7 @@ class Network:
                 statistic_shapes += [(layer.n_out,), (layer.n_out,)]
         self.parameters = FlatStorage(shapes, self.n_networks, dtype, device)
         self.statistics = FlatStorage(statistic_shapes, self.n_networks, dtype, device)
-        with torch.inference_mode(False):
-            self.gradient = torch.zeros_like(self.parameters.data)
+        self.gradient = self._make_gradient({} if gradients is None else gradients)
         self._generators = generators or [
             torch.Generator(device).manual_seed(seed) for seed in (dropout_seeds or [0] * self.n_networks)
         ]
@@ -75,6 +76,14 @@ class Network:
     def device(self):
         """The device that the network is on."""
         return self.parameters.data.device
+
+    def _make_gradient(self, gradients):
+        like = self.parameters.data
+        key = like.shape, like.dtype, like.device
+        if key not in gradients:
+            with torch.inference_mode(False):
+                gradients[key] = torch.zeros_like(like)
+        return gradients[key]
 
     def _build(self):
         """Make the layers over views of the storage."""

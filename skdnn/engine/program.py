@@ -101,6 +101,7 @@ class Program:
         self._is_double = draft.dtype == torch.float64
         self._instructions = _native.INSTRUCTION_SETS[0][0] if instructions is None else instructions
         self._memory = draft.memory
+        self._places = None  # of the last memory from which it was moved
 
     def __call__(self, numbers, first=0):
         """Make the steps of ``len(numbers)`` batches from `first` on, a tuple of numbers for each."""
@@ -117,18 +118,26 @@ class Program:
             more rows or fewer.
         """
         other = copy.copy(self)
+        mine, theirs = ([tensor.data_ptr() for tensor in tensors] for tensors in (memory, to))
+        sizes = tuple(tensor.nbytes for tensor in memory)
+        if self._places is None or self._places[0] != (mine, sizes):
+            self._places = (mine, sizes), self._places_in(mine, sizes)
+        shifts = np.subtract([0, *theirs], [0, *mine])
         operations = np.frombuffer(self.code, np.int64).reshape(-1, _LAYOUT.size // 8).copy()
-        addresses = operations[:, _ADDRESSES]
-        ranges = sorted(
-            (mine.data_ptr(), mine.data_ptr() + mine.nbytes, theirs.data_ptr() - mine.data_ptr())
-            for mine, theirs in zip(memory, to, strict=True)
-        )
-        begins, ends, shifts = np.array([(0, 0, 0), *ranges]).T  # nothing is at 0
-        place = np.searchsorted(begins, addresses, side="right") - 1
-        addresses += np.where(addresses < ends[place], shifts[place], 0)
+        operations[:, _ADDRESSES] += shifts[self._places[1]]
         other.code = operations.tobytes()
-        other._memory = [*self._memory, *to]
+        other._memory, other._places = [*self._memory, *to], None
         return other
+
+    def _places_in(self, begins, sizes):
+        """Say of each operand which tensor of some memory it is in, from 1 on, and 0 of those that are elsewhere."""
+        operations = np.frombuffer(self.code, np.int64).reshape(-1, _LAYOUT.size // 8)
+        addresses = operations[:, _ADDRESSES]
+        begins = np.array([0, *begins])  # nothing is at 0
+        ends = begins + [0, *sizes]
+        order = np.lexsort((ends, begins))
+        place = order[np.searchsorted(begins, addresses, side="right", sorter=order) - 1]
+        return np.where(addresses < ends[place], place, 0)
 
 
 def multiplies_faster(left, right):

@@ -414,8 +414,8 @@ class _Steps:
     def _memory(self):
         """What steps work on that networks do not share: all else is of use within a step."""
         network = self._network
-        own = network.parameters.data, network.gradient, network.statistics.data
-        return [*own, *self._update.memory(), *self.masks.memory(), *self._chunk.memory()]
+        own = network.parameters.data, network.statistics.data
+        return [*own, *self._update.state_tensors(), *self.masks.memory(), *self._chunk.memory()]
 
     def _differentiate_and_note(self, i):
         self._differentiate(i)

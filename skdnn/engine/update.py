@@ -105,12 +105,8 @@ class Update:
         """Say whether the rules' state is finite; weights can be while their moments have overflowed."""
         return all(bool(tensor.isfinite().all()) for tensor in self.state_tensors())
 
-    def memory(self):
-        """Return the tensors that the rules of one network keep between updates, and their scratch."""
-        return [tensor for rule in self._rules for tensor in rule.state.values()]
-
     def state_tensors(self):
-        """Return the tensors of the rules' state."""
+        """Return the tensors that the rules keep between updates."""
         return [tensor for rule in self._rules for tensor in rule.state_tensors()]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import clone
 
 from skdnn._base import BaseMLPDeep
-from skdnn._data import checked_once
+from skdnn._data import looked_at_once
 from skdnn.model_selection._preprocessing import last_step
 from skdnn.model_selection._progress import Progress
 from skdnn.model_selection._rows import hash_rows
@@ -236,8 +236,9 @@ class Candidates:
         members = {self._first[j] for j, setting in enumerate(self._settings) if setting in settings}
         members = sorted(j for j in members if (j, rows) not in self._tried)
         self._tried |= {(j, rows) for j in members}
-        groups, too_large, make_lane = [], set(), partial(Lane, kin=self._kin.on_other_rows())
-        with checked_once():
+        groups, too_large, make_lane = [], set(), partial(Lane, kin=self._kin)
+        self._kin.make_room()
+        with looked_at_once():
             for j in members:
                 shape = _key([self._final[j].hidden_layer_sizes, self._final[j].batch_size])
                 if shape in too_large:

@@ -11,7 +11,7 @@ from sklearn.metrics import check_scoring
 from sklearn.pipeline import Pipeline
 
 from skdnn._base import BaseMLPDeep
-from skdnn._data import checked_once
+from skdnn._data import looked_at_once
 from skdnn._validation import split_safely
 from skdnn.model_selection._preprocessing import last_step
 
@@ -111,8 +111,8 @@ class Evaluation:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:
-                X, y, known = self._memory.transform_once(place, keys, lambda: (*_rows_to_score(*args, **named), []))
-                with checked_once(known):
+                X, y, known = self._memory.transform_once(place, keys, lambda: (*_rows_to_score(*args, **named), {}))
+                with looked_at_once(known):
                     scores = _plain(named["scorer"](fitted, X, y))
             except Exception:
                 return None

@@ -19,6 +19,9 @@ from skdnn.training.session import Session
 # steps. With gradients and the optimizer's state the networks hold some times as much.
 _MAX_BYTES_OF_MODELS = 2**24
 
+# Bytes of parameters as they were drawn that are kept for lanes on other rows.
+_MAX_BYTES_OF_DRAWN = 2**24
+
 
 @dataclass
 class Kin:
@@ -30,14 +33,18 @@ class Kin:
         What lanes begin with, their parameters and statistics, by what these are drawn from.
     models : dict
         Trainers by the plans whose programs they have.
+    gradients : dict
+        Gradients by size, dtype and device: lanes take turns, and of a gradient nothing is left when a step is over.
     """
 
     drawn: dict = field(default_factory=dict)
     models: dict = field(default_factory=dict)
+    gradients: dict = field(default_factory=dict)
 
-    def on_other_rows(self):
-        """Return the kin of lanes that train on other rows."""
-        return replace(self, drawn={})
+    def make_room(self):
+        """Let go of what lanes begin with where it takes more memory than to draw it again is worth."""
+        if sum(tensor.nbytes for snapshot in self.drawn.values() for tensor in snapshot) > _MAX_BYTES_OF_DRAWN:
+            self.drawn.clear()
 
     def keep(self, parts, trainer):
         """Keep a trainer for others of equal plans, if there is room for it."""
@@ -54,7 +61,7 @@ class Lane(Session):
     plan, data, snapshot, n_epochs_before
         As of `Session`.
     kin : Kin, default=None
-        Of the lanes that will train on the same rows.
+        Of the lanes that will train beside it, or after it.
 
     Attributes
     ----------
@@ -67,6 +74,10 @@ class Lane(Session):
     def __init__(self, plan, data, snapshot=None, n_epochs_before=0, kin=None):
         self.kin = Kin() if kin is None else kin
         super().__init__(plan, data, snapshot, n_epochs_before)
+
+    @property
+    def _gradients(self):
+        return self.kin.gradients
 
     def _draw_kernels(self):
         plan = self.plan

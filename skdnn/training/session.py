@@ -31,11 +31,14 @@ class Session:
         What callbacks have made of the learning rate.
     """
 
+    _gradients: dict | None = None
+    """Those of networks that take turns with this one."""
+
     def __init__(self, plan, data, snapshot=None, n_epochs_before=0):
         self.plan = plan
         self.data = data
         self.rate = MovableRate(plan.learning_rate_init)
-        self.network = Network([plan.network], plan.dtype, plan.device, [plan.seeds.dropout])
+        self.network = Network([plan.network], plan.dtype, plan.device, [plan.seeds.dropout], gradients=self._gradients)
         if snapshot is None:
             self._draw_kernels()
         else:

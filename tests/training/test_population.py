@@ -586,11 +586,11 @@ def test_lanes_of_equal_plans_have_one_program_which_serves_on_other_rows_too(ki
     for rows, n_programs in (({}, 1), ({"n_training": 32}, 0)):
         alone = [train_lanes([plan], **rows) for plan in plans]
         made.clear()
-        together = train_lanes(plans, kin.on_other_rows(), **rows)
+        together = train_lanes(plans, kin, **rows)
         assert len(made) == (0 if kind == "stacked" else n_programs)
         if kind != "stacked":
             assert all(torch.equal(one, other) for one, (other,) in zip(together, alone, strict=True))
-    train_lanes([make_plan(optimizer=Momentum(0.5))], kin.on_other_rows())
+    train_lanes([make_plan(optimizer=Momentum(0.5))], kin)
     assert len(made) == (0 if kind == "stacked" else 1)
 
 
