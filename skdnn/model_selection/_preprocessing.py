@@ -159,6 +159,11 @@ class FittedOnce:
         self._keep(place, [rows, *others], None)
         return [rows, *others]
 
+    def drop(self, keys):
+        """Let go of what is kept by some keys, where nobody is likely to ask for it again."""
+        for key in keys:
+            self._drop(key)
+
     def _make_key(self, transformer, X, args, given):
         """Return a key of a call, which is one of what is pickled, but not of the order in which that comes."""
         (rows,) = self.key_of_content(X)
