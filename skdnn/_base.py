@@ -11,20 +11,17 @@ from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from skorch.history import History
 
-from skdnn._data import draw_seeds, resolve_sample_weight, seed_sequence, split_rows, validate_rows
+from skdnn._data import draw_seeds, entropy_of, resolve_sample_weight, split_rows, validate_rows
 from skdnn._fit_tasks import epoch_tasks, fit_task
 from skdnn._fitted import FittedNetworkMixin, attributes_of
 from skdnn._monitor import OwnScore, ScorerOnOutputs
-from skdnn._resolution import Techniques, check_dtype, resolve_device, resolve_dtype, resolve_monitor
+from skdnn._resolution import PLAIN, check_dtype, resolve_device, resolve_dtype, resolve_monitor, resolve_techniques
 from skdnn._samples import Samples, to_training_data
 from skdnn._together import learned_together
 from skdnn._validation import CachedParameterNames, Interval, Options, StrOptions, validate_parameter_constraints
 from skdnn.engine import build_module
 from skdnn.exceptions import InvalidParameterError
 from skdnn.training import Seeds, Session, TrainingNet, TrainingPlan, TrainingRun
-
-# Types whose values are known again, and stay what they are.
-_PLAIN = frozenset({bool, int, float, str, type(None)})
 
 
 def _check_value(cls, name, kind, value):
@@ -308,7 +305,7 @@ class BaseMLPDeep(CachedParameterNames, FittedNetworkMixin, CallbackSupportMixin
         # Not by get_params, which reads the signature each time: a tenth of a short fit.
         for name in self._parameter_constraints:
             value = getattr(self, name)
-            check = _check_plain_value if type(value) in _PLAIN else _check_value
+            check = _check_plain_value if type(value) in PLAIN else _check_value
             check(type(self), name, type(value), value)
 
     def _prepare(self, given, continues=False, given_validation=None, is_stream=False, classes=None, session_type=Session):
@@ -316,7 +313,7 @@ class BaseMLPDeep(CachedParameterNames, FittedNetworkMixin, CallbackSupportMixin
         device = resolve_device(self.device)
         check_dtype(self.dtype, device)
         # All parameters are known to be good before anything that is learned from data is replaced.
-        techniques, loss, scorer = Techniques(self), self._resolve_loss(), resolve_monitor(self.monitor, self)
+        techniques, loss, scorer = resolve_techniques(self), self._resolve_loss(), resolve_monitor(self.monitor, self)
         samples = self._read(*given, device, reset=not continues)
         encoded, loss, n_outputs = self._encode_target(samples, loss, continues, classes)
         samples, validation = replace(samples, encoded=encoded), None
@@ -326,10 +323,10 @@ class BaseMLPDeep(CachedParameterNames, FittedNetworkMixin, CallbackSupportMixin
         network = techniques.plan_network(samples.X.shape[1], n_outputs)
         if continues:
             self._check_same_network(network, loss)
-        seeds = seed_sequence(self.random_state)
-        rows = self._split(samples, seeds, is_split=self.early_stopping and validation is None and not is_stream)
+        entropy = entropy_of(self.random_state)
+        rows = self._split(samples, entropy, is_split=self.early_stopping and validation is None and not is_stream)
         score = None if is_stream else self._plan_score(scorer, loss, samples, rows[1], validation)
-        plan = self._plan(techniques, network, loss, score, len(rows[0]), samples.X.dtype, device, seeds, continues)
+        plan = self._plan(techniques, network, loss, score, len(rows[0]), samples.X.dtype, device, entropy, continues)
         weigh = self._learn_target_weights(samples, rows[0], is_stream)
         session = self._session if is_stream and continues else None
         if session is not None and session.can_go_on(plan):
@@ -352,11 +349,11 @@ class BaseMLPDeep(CachedParameterNames, FittedNetworkMixin, CallbackSupportMixin
             return [np.float64, np.float32]
         return [np.float64 if self.dtype == "float64" else np.float32]
 
-    def _split(self, samples, seeds, is_split):
+    def _split(self, samples, entropy, is_split):
         """Return the indices of training and validation rows, the latter None where all are trained on."""
         if not is_split:
             return samples.counted_rows, None
-        (seed,) = draw_seeds(seeds, 1)
+        (seed,) = draw_seeds(entropy, 1)
         return split_rows(samples.counted_rows, samples.encoded, self.validation_fraction, seed % 2**32)
 
     def _plan_score(self, scorer, loss, samples, validation_rows, validation):
@@ -376,7 +373,7 @@ class BaseMLPDeep(CachedParameterNames, FittedNetworkMixin, CallbackSupportMixin
             )
         return ScorerOnOutputs(self, loss, scorer, given.X[rows], given.y[rows])
 
-    def _plan(self, techniques, network, loss, score, n_rows, X_dtype, device, seeds, continues):
+    def _plan(self, techniques, network, loss, score, n_rows, X_dtype, device, entropy, continues):
         """Gather all that is decided before training starts."""
         batch_size = min(200 if self.batch_size == "auto" else self.batch_size, n_rows)
         if network.uses_batch_norm and batch_size < 2:
@@ -386,7 +383,7 @@ class BaseMLPDeep(CachedParameterNames, FittedNetworkMixin, CallbackSupportMixin
                 "give batches of 1 row. Raise batch_size or set batch_norm=False."
             )
         # Training that goes on must not see the same order again.
-        kernels, order, dropout = draw_seeds(seeds, 3, after=1 + (len(self.loss_curve_) if continues else 0))
+        kernels, order, dropout = draw_seeds(entropy, 3, after=1 + (len(self.loss_curve_) if continues else 0))
         return TrainingPlan(
             network=network,
             update=techniques.update,

@@ -78,7 +78,7 @@ def _is_plain(X, dtypes):
 
 def _has_finite_sum(X):
     with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(X.sum()))
+        return math.isfinite(X.sum())
 
 
 @contextlib.contextmanager
@@ -224,8 +224,8 @@ def split_rows(rows, y, validation_fraction, seed):
         ) from error
 
 
-def seed_sequence(random_state):
-    """Return a `numpy.random.SeedSequence` for what scikit-learn calls a random state.
+def entropy_of(random_state):
+    """Return what seeds are drawn from, an int or a list of int, for what scikit-learn calls a random state.
 
     Parameters
     ----------
@@ -233,13 +233,13 @@ def seed_sequence(random_state):
         None takes fresh entropy from the operating system: the global generator is neither read nor moved.
     """
     if random_state is None:
-        return np.random.SeedSequence()
+        return np.random.SeedSequence().entropy
     if isinstance(random_state, np.random.RandomState):
-        return np.random.SeedSequence(random_state.randint(2**32, size=4, dtype=np.uint32).tolist())
-    return np.random.SeedSequence(int(random_state))
+        return random_state.randint(2**32, size=4, dtype=np.uint32).tolist()
+    return int(random_state)
 
 
-def draw_seeds(sequence, n_seeds, *, after=0):
+def draw_seeds(entropy, n_seeds, *, after=0):
     """Return `n_seeds` independent int seeds in [0, 2**63), others for each value of `after`."""
-    child = np.random.SeedSequence(sequence.entropy, spawn_key=(after,))
-    return [int(word >> np.uint64(1)) for word in child.generate_state(n_seeds, np.uint64)]
+    sequence = np.random.SeedSequence(entropy, spawn_key=(after,))
+    return [word >> 1 for word in sequence.generate_state(n_seeds, np.uint64).tolist()]

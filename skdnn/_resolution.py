@@ -1,5 +1,7 @@
 """From an estimator's parameters to the plans of the engine: names become components, one value becomes one a layer."""
 
+import functools
+import inspect
 from numbers import Integral, Real
 
 import numpy as np
@@ -21,6 +23,9 @@ from skdnn.engine import LayerPlan, NetworkPlan, UpdatePlan
 from skdnn.exceptions import InvalidParameterError
 from skdnn.training import multiplies_bfloat16
 
+# Types whose values are known again, and stay what they are.
+PLAIN = frozenset({bool, int, float, str, type(None)})
+
 # Values of `monitor` that are no scorers: the estimator's own score, and the validation loss.
 _OWN_MONITORS = "auto", "loss"
 
@@ -30,7 +35,8 @@ class Techniques:
 
     Parameters
     ----------
-    estimator : BaseMLPDeep
+    hidden_layer_sizes, activation, ..., callbacks
+        The estimator's parameters of these names.
 
     Attributes
     ----------
@@ -39,24 +45,40 @@ class Techniques:
     callbacks : list
     """
 
-    def __init__(self, estimator):
-        self._sizes = resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)
+    def __init__(
+        self,
+        *,
+        hidden_layer_sizes,
+        activation,
+        initializer,
+        batch_norm,
+        dropout,
+        input_dropout,
+        regularizer,
+        max_norm,
+        optimizer,
+        learning_rate,
+        gradient_clipping,
+        dtype,
+        callbacks,
+    ):
+        self._sizes = resolve_hidden_layer_sizes(hidden_layer_sizes)
         n_hidden = len(self._sizes)
         of_hidden = {"hidden layer": n_hidden}
         of_all = {"hidden layer": n_hidden, "layer, the output layer included": n_hidden + 1}
-        self._activations = [*_each(estimator.activation, "activation", resolve_activation, of_hidden)[:n_hidden], None]
-        self._batch_norm = resolve_batch_norm(estimator.batch_norm)
-        self._dropouts = [*_each(estimator.dropout, "dropout", _resolve_rate, of_hidden)[:n_hidden], 0.0]
-        self._input_dropout = _resolve_rate(estimator.input_dropout, "input_dropout")
-        self._regularizers = _each(estimator.regularizer, "regularizer", resolve_regularizer, of_all)
-        self._constraints = _each(estimator.max_norm, "max_norm", resolve_max_norm, of_all)
-        if not _is_list(estimator.max_norm):
+        self._activations = [*_each(activation, "activation", resolve_activation, of_hidden)[:n_hidden], None]
+        self._batch_norm = resolve_batch_norm(batch_norm)
+        self._dropouts = [*_each(dropout, "dropout", _resolve_rate, of_hidden)[:n_hidden], 0.0]
+        self._input_dropout = _resolve_rate(input_dropout, "input_dropout")
+        self._regularizers = _each(regularizer, "regularizer", resolve_regularizer, of_all)
+        self._constraints = _each(max_norm, "max_norm", resolve_max_norm, of_all)
+        if not _is_list(max_norm):
             self._constraints[-1] = None  # one value speaks of the hidden layers
-        self._initializers = _resolve_initializers(estimator.initializer, self._activations, of_all)
-        self.update = UpdatePlan(resolve_optimizer(estimator.optimizer), resolve_clipping(estimator.gradient_clipping))
-        self.schedule = resolve_schedule(estimator.learning_rate)
-        self.callbacks = resolve_callbacks(estimator.callbacks)
-        self._rounds_products = estimator.dtype == "bfloat16"
+        self._initializers = _resolve_initializers(initializer, self._activations, of_all)
+        self.update = UpdatePlan(resolve_optimizer(optimizer), resolve_clipping(gradient_clipping))
+        self.schedule = resolve_schedule(learning_rate)
+        self.callbacks = resolve_callbacks(callbacks)
+        self._rounds_products = dtype == "bfloat16"
 
     def plan_network(self, n_features, n_outputs):
         """Return the `NetworkPlan` for so many inputs and outputs."""
@@ -79,6 +101,28 @@ class Techniques:
                 )
             )
         return NetworkPlan(tuple(layers), self._input_dropout, self._rounds_products)
+
+
+_TECHNIQUES = tuple(inspect.signature(Techniques).parameters)
+
+
+def resolve_techniques(estimator):
+    """Return an estimator's `Techniques`, those of names and numbers as they were made before."""
+    values = [getattr(estimator, name) for name in _TECHNIQUES]
+    return (_techniques_made_once if all(map(_never_changes, values)) else _make_techniques)(*values)
+
+
+def _make_techniques(*values):
+    return Techniques(**dict(zip(_TECHNIQUES, values, strict=True)))
+
+
+# A tenth of a short fit.
+_techniques_made_once = functools.lru_cache(maxsize=256, typed=True)(_make_techniques)
+
+
+def _never_changes(value):
+    """Whether a value is plain, or a tuple of int; these are told from those of other types that are equal."""
+    return type(value) in PLAIN or (type(value) is tuple and all(type(entry) is int for entry in value))
 
 
 def resolve_hidden_layer_sizes(sizes):

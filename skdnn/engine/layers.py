@@ -108,7 +108,9 @@ class Dense:
     def _sum_over_rows(self, gradient):
         """The bias' gradient: a product with ones, at half the cost of a sum, for each network, since none adds up alike."""
         n_rows = gradient.shape[-2]
-        ones = self._ones.setdefault(n_rows, gradient.new_ones(n_rows))
+        if n_rows not in self._ones:
+            self._ones[n_rows] = gradient.new_ones(n_rows)
+        ones = self._ones[n_rows]
         pairs = zip(*(self._each(tensor) for tensor in (gradient, self._bias_gradient)), strict=True)
         return [partial(torch.mv, own.mT, ones, out=out) for own, out in pairs]
 

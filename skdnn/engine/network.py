@@ -57,7 +57,8 @@ class Network:
         self.statistics = FlatStorage(statistic_shapes, self.n_networks, dtype, device)
         self.gradient = self._make_gradient({} if gradients is None else gradients)
         self._generators = generators or [
-            torch.Generator(device).manual_seed(seed) for seed in (dropout_seeds or [0] * self.n_networks)
+            torch.Generator(device).manual_seed(seed) if plan.uses_dropout else None
+            for plan, seed in zip(self.plans, dropout_seeds or [0] * self.n_networks, strict=True)
         ]
         self._no_penalty = self.gradient.new_zeros(self.n_networks)
         self._build()

@@ -68,8 +68,10 @@ class FlatStorage:
             self.data = torch.zeros(n_networks * stride, dtype=dtype, device=device)
 
     def _blocks(self, flat):
-        """The named tensors in a flat tensor like `data`, each of shape (K, size)."""
-        return self._matrix(flat).split(self.sizes, dim=1) if self.sizes else []
+        """The named tensors in a flat tensor like `data`, each of shape (K, size), or size where K is 1."""
+        if not self.sizes:
+            return []
+        return (flat if self.n_networks == 1 else self._matrix(flat)).split_with_sizes(self.sizes, dim=-1)
 
     def _matrix(self, flat):
         """A flat tensor like `data` as one of shape (n_networks, n_elements)."""
@@ -89,6 +91,8 @@ class FlatStorage:
             A view of `flat`; a single network's vector has no leading axis.
         """
         flat = self.data if flat is None else flat
+        if self.n_networks == 1:
+            return flat
         rows = self._matrix(flat)[networks]
         return rows[0] if len(rows) == 1 else rows
 
@@ -101,7 +105,9 @@ class FlatStorage:
     def network(self, k, flat=None):
         """Return the tensors of network `k` as views of `flat` (`data` by default)."""
         flat = self.data if flat is None else flat
-        return [block[k].view(shape) for block, shape in zip(self._blocks(flat), self.shapes, strict=True)]
+        blocks = self._blocks(flat)
+        own = blocks if self.n_networks == 1 else [block[k] for block in blocks]
+        return [block.view(shape) for block, shape in zip(own, self.shapes, strict=True)]
 
     def copy(self):
         """Return a copy of `data`, or itself where it has no elements."""

@@ -102,12 +102,12 @@ def compute_policy(work, dtype, device):
     dtype : torch.dtype
     device : torch.device
     """
-    with contextlib.ExitStack() as settings:
-        if device.type == "cpu":
-            if uses_one_thread(work):
-                settings.enter_context(_one_thread())
-            if work >= _WORK_FOR_THREADS and dtype == torch.float32 and _onednn_pays():
-                settings.enter_context(_precision.set_to("bf16"))
+    is_here, unchanged = device.type == "cpu", contextlib.nullcontext()
+    has_fast_product = is_here and work >= _WORK_FOR_THREADS and dtype == torch.float32 and _onednn_pays()
+    with (
+        _one_thread() if is_here and uses_one_thread(work) else unchanged,
+        _precision.set_to("bf16") if has_fast_product else unchanged,
+    ):
         yield
 
 
