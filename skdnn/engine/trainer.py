@@ -88,8 +88,10 @@ def run_epoch_together(trainers, X, y, order, rates, weights=None, watcher=None,
         for trainer in trainers:
             trainer.begin_epoch(runs)
         for parts in first.chunks.gather(runs, X, y, order, weights, sample_weight, twins):
-            for trainer, own in zip(trainers, rates, strict=True):
-                trainer.train_on(parts, own, watcher)
+            # Programs are made one after the other: between the steps of networks, Python would have to come from afar each time.
+            steps = [trainer.steps_on(parts, watcher) for trainer in trainers]
+            for trainer, (of_parts, are_programs), own in zip(trainers, steps, rates, strict=True):
+                trainer.train_on(of_parts, are_programs, own, watcher)
         n_counted = n_rows if sample_weight is None else sample_weight[order].sum((-2, -1))
         for trainer in trainers:
             trainer.end_epoch(n_counted)
@@ -179,34 +181,51 @@ class Trainer:
         n_steps = (self.n_epochs + 1) * sum(n_batches for n_batches, _ in runs)
         self._is_compiled = n_steps >= FIRST_COMPILED_STEP and self._can_compile and torch.get_num_threads() == 1
 
-    def train_on(self, parts, rates, watcher=None):
-        """Train on the batches that chunks have been filled with.
+    def steps_on(self, parts, watcher=None):
+        """Prepare the steps on the batches that chunks have been filled with.
 
         Parameters
         ----------
         parts : list of (Chunk, int)
             Each chunk, and how many batches are in it.
+        watcher : object, default=None
+
+        Returns
+        -------
+        steps : list of (Chunk, _Steps, int)
+        are_programs : bool
+            Whether they are made by programs, which there then are.
+        """
+        steps = [(chunk, self._steps_on(chunk), count) for chunk, count in parts]
+        return steps, self._is_compiled and all(own.has_programs(watcher) for _, own, _ in steps)
+
+    def train_on(self, steps, are_programs, rates, watcher=None):
+        """Train on the batches that chunks have been filled with.
+
+        Parameters
+        ----------
+        steps, are_programs
+            As `steps_on` has returned them.
         rates : iterator
             Gives the learning rate of each update. Who watches may change it from batch to batch.
         watcher : object, default=None
         """
-        steps = [(self._steps_on(chunk), count) for chunk, count in parts]
-        for own, count in steps:
+        for _, own, count in steps:
             own.masks.draw(count)
-        if not self._is_compiled or not all(own.has_programs(watcher) for own, _ in steps):
-            for own, count in steps:
+        if not are_programs:
+            for _, own, count in steps:
                 own.run(count, rates, watcher)
-            self._total = self._total + sum(chunk.sum_of_losses(count) for chunk, count in parts)
+            self._total = self._total + sum(chunk.sum_of_losses(count) for chunk, _, count in steps)
             return
         if watcher is None:
-            numbers = self._update.next_coefficients(itertools.islice(rates, sum(count for _, count in parts)))
-        for own, count in steps:
+            numbers = self._update.next_coefficients(itertools.islice(rates, sum(count for *_, count in steps)))
+        for _, own, count in steps:
             if watcher is None:
                 own.run_programs(numbers[:count])
                 numbers = numbers[count:]
             else:
                 own.run_halves(count, rates, watcher)
-        self._total += sum(chunk.sum_of_noted_losses(count) for chunk, count in parts)
+        self._total += sum(chunk.sum_of_noted_losses(count) for chunk, _, count in steps)
 
     def end_epoch(self, n_counted):
         """Note what the losses of an epoch are divided by: a number, or a tensor of shape () or (n_networks,)."""
