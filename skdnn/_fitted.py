@@ -43,7 +43,8 @@ class FittedNetworkMixin:
 
     def _outputs(self, X):
         """Return the output layer's values for X, a tensor of shape (n_samples, n_outputs) on the CPU."""
-        check_is_fitted(self)
+        if not self.__sklearn_is_fitted__():
+            check_is_fitted(self)  # which takes longer than a small prediction
         X = validate_rows(self, X, dtypes=[np.float64, np.float32], reset=False)
         network = self._network
         work = min(X.shape[0], network.block_size) * network.plans[0].n_products

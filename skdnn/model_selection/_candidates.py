@@ -93,6 +93,7 @@ class Candidates:
         self._first = [None if final is None else self._numbers[_key(final)] for final in self._final]
         self._are_asked_once = {j for j, n in Counter(self._first).items() if n == 1 and has_distinct_folds}
         self._tried, self._learned, self._seconds, self._kin = set(), {}, {}, kin or Kin()
+        self._complete = set()
         self._contents, self._has_added = {}, False  # from the keys of rows to those of what is in them, the same everywhere
         self.turn, self.rows, self.corrections = None, None, {}
 
@@ -171,6 +172,10 @@ class Candidates:
     def setting_of(self, j):
         """Return what is equal for candidates whose rows are preprocessed alike, None where nothing is known of one."""
         return self._settings[j]
+
+    def are_all_trained(self, rows):
+        """Whether all candidates have been trained on rows of a key, and none has its rows preprocessed in another way."""
+        return rows in self._complete
 
     def trained(self, j, rows):
         """Return the estimator of a candidate that was trained on rows of a key, to look at, or None."""
@@ -263,6 +268,8 @@ class Candidates:
         if self._is_handed_on or self._kept is not None:
             content = self._content_of(rows, given, validation)
         n_epochs = self._train(groups, rows, content)
+        if len(set(self._settings)) == 1 and n_epochs.keys() == set(self._first):
+            self._complete.add(rows)
         self._share(time.time() - begin, rows, n_epochs)
 
     def _train(self, groups, rows, content):

@@ -91,7 +91,8 @@ class Evaluation:
             scores = self._scores_of(fitted, task, place, keys)
             if scores is not None and scores == result["test_scores"]:
                 self._places[place] = rows, keys, result
-                self._memory.drop(keys)
+                if self._candidates.are_all_trained(rows):
+                    self._memory.drop(keys)
         return result
 
     def _score(self, task, number, place):

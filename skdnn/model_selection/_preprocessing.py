@@ -97,11 +97,13 @@ class FittedOnce:
 
     def _fit(self, func, ignore, transformer, X, *args, message=None, **kwargs):
         call = partial(func, transformer, X, *args, message=message, **kwargs)
-        key = None
+        key = content = None
         if self.max_bytes and message is None:
             given = {name: value for name, value in kwargs.items() if name not in ignore}
             with contextlib.suppress(Exception):  # something that cannot be pickled
-                key = self._make_key(transformer, X, args, given)
+                origin = self.key_of(X)
+                content = None if origin else self._rows.key_of(X)
+                key = self._make_key(transformer, origin or content, args, given)
         if key in self._kept:
             self._kept.move_to_end(key)
             outputs, fitted = self._kept[key]
@@ -109,21 +111,21 @@ class FittedOnce:
         elif key is None or _differs_each_time(transformer):
             result = call()
         else:
-            result = self._fit_and_keep(key, call, X)
+            result = self._fit_and_keep(key, call, X, content)
         if self._noted is not None:
             self._noted.append(key if key in self._kept else None)
         return result
 
-    def _fit_and_keep(self, key, call, X):
-        before = self._rows.key_of(X), _global_generators()
+    def _fit_and_keep(self, key, call, X, content):
+        content = self._rows.key_of(X) if content is None else content
+        generators = _global_generators()
         with warnings.catch_warnings(record=True) as said:
             *outputs, fitted = call()
         for warning in said:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-        content, generators = self._rows.key_of(X), _global_generators()
-        if content != before[0]:
+        if self._rows.key_of(X) != content:
             self._drop(self.key_of(X))
-        elif generators == before[1] and not said and not any(_may_share_memory(rows, X) for rows in outputs):
+        elif _global_generators() == generators and not said and not any(_may_share_memory(rows, X) for rows in outputs):
             self._keep(key, outputs, fitted)
         return *outputs, fitted
 
@@ -164,9 +166,8 @@ class FittedOnce:
         for key in keys:
             self._drop(key)
 
-    def _make_key(self, transformer, X, args, given):
-        """Return a key of a call, which is one of what is pickled, but not of the order in which that comes."""
-        (rows,) = self.key_of_content(X)
+    def _make_key(self, transformer, rows, args, given):
+        """Return a key of a call on rows of a key, which is one of what is pickled, but not of the order in which that comes."""
         arrays = [self._rows.key_of(value) if isinstance(value, np.ndarray) else value for value in args]
         quick = hashlib.sha1(pickle.dumps((rows, transformer, arrays, given))).digest()
         if quick not in self._key_of_call:
