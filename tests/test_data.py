@@ -348,3 +348,11 @@ def test_arrays_are_looked_through_once_within_a_context(monkeypatch):
     assert len(looked) == 3
     assert _is_plain(rows, [np.float64])
     assert len(looked) == 4
+
+
+def test_classes_of_estimators_are_their_own():
+    with looked_at_once():
+        first, second = fitted(X, Y), fitted(X, Y)
+    first.classes_[:] = -1
+    np.testing.assert_array_equal(second.classes_, np.unique(Y))
+    np.testing.assert_array_equal(fitted(X, Y).predict(X), second.predict(X))

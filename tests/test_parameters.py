@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.preprocessing import StandardScaler
 
 from skdnn import MLPDeepClassifier, MLPDeepRegressor, components
+from skdnn._resolution import Techniques
 from skdnn.components import (
     ELU,
     L1,
@@ -487,7 +488,30 @@ def test_defaults_of_a_users_class_are_checked():
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_value_that_is_equal_to_a_sound_one_is_checked_all_the_same():
-    MLPDeepClassifier((2,), max_iter=1, shuffle=True).fit(X, Y)
-    for name, value in (("max_iter", 1.0), ("shuffle", 1.0)):
+    sound = {"max_iter": 1, "shuffle": True, "hidden_layer_sizes": (2,), "dropout": 0.0, "batch_norm": True}
+    MLPDeepClassifier(**sound).fit(X, Y)
+    MLPDeepClassifier(**sound | {"hidden_layer_sizes": (1, 2), "batch_norm": False}).fit(X, Y)
+    others = [
+        ("max_iter", 1.0),
+        ("shuffle", 1.0),
+        ("hidden_layer_sizes", (2.0,)),
+        ("hidden_layer_sizes", (True, 2)),
+        ("dropout", False),
+        ("batch_norm", 1),
+    ]
+    for name, value in others:
         with pytest.raises(ValueError, match=name):
-            MLPDeepClassifier((2,)).set_params(**{"max_iter": 1, name: value}).fit(X, Y)
+            MLPDeepClassifier(**sound | {name: value}).fit(X, Y)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_techniques_of_names_are_made_once(monkeypatch):
+    made, make = [], Techniques.__init__
+    monkeypatch.setattr(Techniques, "__init__", lambda own, **params: made.append(params) or make(own, **params))
+    params = {"hidden_layer_sizes": (3, 7), "activation": "mish", "max_iter": 1}
+    coefs = [MLPDeepClassifier(**params, random_state=seed).fit(X, Y).coefs_ for seed in (0, 1, 0)]
+    assert len(made) == 1
+    assert all(np.array_equal(*pair) for pair in zip(coefs[0], coefs[2], strict=True))
+    for _ in range(2):  # an object may change in the meantime
+        MLPDeepClassifier(**params, optimizer=SGD()).fit(X, Y)
+    assert len(made) == 3

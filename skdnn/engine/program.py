@@ -134,7 +134,7 @@ class Program:
         operations = np.frombuffer(self.code, np.int64).reshape(-1, _LAYOUT.size // 8)
         addresses = operations[:, _ADDRESSES]
         begins = np.array([0, *begins])  # nothing is at 0
-        ends = begins + [0, *sizes]
+        ends = np.add(begins, [0, *sizes])
         order = np.lexsort((ends, begins))
         place = order[np.searchsorted(begins, addresses, side="right", sorter=order) - 1]
         return np.where(addresses < ends[place], place, 0)

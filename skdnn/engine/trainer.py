@@ -88,7 +88,7 @@ def run_epoch_together(trainers, X, y, order, rates, weights=None, watcher=None,
         for trainer in trainers:
             trainer.begin_epoch(runs)
         for parts in first.chunks.gather(runs, X, y, order, weights, sample_weight, twins):
-            # Programs are made one after the other: between the steps of networks, Python would have to come from afar each time.
+            # Programs are made one after the other: between steps, Python would have to come from afar each time.
             steps = [trainer.steps_on(parts, watcher) for trainer in trainers]
             for trainer, (of_parts, are_programs), own in zip(trainers, steps, rates, strict=True):
                 trainer.train_on(of_parts, are_programs, own, watcher)

@@ -167,7 +167,7 @@ class FittedOnce:
             self._drop(key)
 
     def _make_key(self, transformer, rows, args, given):
-        """Return a key of a call on rows of a key, which is one of what is pickled, but not of the order in which that comes."""
+        """Return a key of a call on rows of a key: of what is pickled, but not of the order in which that comes."""
         arrays = [self._rows.key_of(value) if isinstance(value, np.ndarray) else value for value in args]
         quick = hashlib.sha1(pickle.dumps((rows, transformer, arrays, given))).digest()
         if quick not in self._key_of_call:

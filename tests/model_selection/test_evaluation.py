@@ -201,6 +201,25 @@ def test_jobs_in_threads_leave_scores_to_this_one(in_full):
         assert count_and_compare(in_full, make_pipe(StandardScaler()), n_jobs=2) == N_FOLDS
 
 
+@pytest.mark.parametrize("are_forgotten", [False, True], ids=["known", "forgotten"])
+def test_transformed_rows_are_let_go_when_all_candidates_are_trained(are_forgotten, in_full, monkeypatch):
+    kept, call = [], Evaluation._call
+
+    def note(evaluation, task, place):
+        result = call(evaluation, task, place)
+        kept.append(set(evaluation._memory._kept))
+        if are_forgotten:  # other candidates have to find what was learned all the same
+            evaluation._places.clear()
+        return result
+
+    monkeypatch.setattr(Evaluation, "_call", note)
+    n_in_full = count_and_compare(in_full, make_pipe(StandardScaler(), MinMaxScaler()))
+    if are_forgotten:
+        assert n_in_full == IN_FULL
+    else:
+        assert [len(keys) for keys in kept] == [1, 2]  # of rows to test alone
+
+
 def test_rows_for_which_there_is_no_room_are_transformed_again(in_full, monkeypatch):
     monkeypatch.setattr("skdnn.model_selection._search._SHARE_OF_MEMORY", 0.0)
     assert count_and_compare(in_full, make_pipe(StandardScaler())) == IN_FULL

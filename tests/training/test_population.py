@@ -657,6 +657,27 @@ def test_kernels_that_are_drawn_alike_are_drawn_once(monkeypatch):
         assert torch.equal(network.parameters.data, Session(plan, make_data()).network.parameters.data)
 
 
+def test_draws_are_kept_for_other_rows_within_limits(monkeypatch):
+    kin = Kin()
+    lane = Lane(PLAN, make_data(), kin=kin)
+    n_bytes = sum(tensor.nbytes for tensor in lane.network.snapshot())
+    for limit, n_kept in ((n_bytes, 1), (n_bytes - 1, 0)):
+        monkeypatch.setattr("skdnn.training.population._MAX_BYTES_OF_DRAWN", limit)
+        kin.make_room()
+        assert len(kin.drawn) == n_kept
+    assert all(torch.equal(*pair) for pair in zip(lane.snapshot(), Session(PLAN, make_data()).snapshot(), strict=True))
+
+
+def test_lanes_of_a_kin_share_gradients():
+    kin = Kin()
+    first, second = (Lane(make_plan(seeds=(k, k, k)), make_data(), kin=kin).network for k in range(2))
+    of_other_kin = Lane(PLAN, make_data()).network
+    wider = Lane(make_plan({"batch_norm": BatchNorm()}), make_data(), kin=kin).network
+    assert first.gradient is second.gradient
+    assert of_other_kin.gradient is not first.gradient
+    assert wider.gradient.shape == wider.parameters.data.shape
+
+
 def test_networks_side_by_side_share_their_chunks(kind):
     lanes = [Lane(make_plan(learning_rate_init=rate), make_data()) for rate in (0.1, 0.2)]
     make_population(lanes)
