@@ -204,10 +204,10 @@ class Chunk:
             # What each batch counts.
             self._counts = network.gradient.new_empty(n_batches, *store.shared, 1, 1) if store.has_sample_weight else None
 
-    def is_model_of(self, other):
-        """Whether a program on this chunk is one on another, moved: batches are alike, and their distance is known."""
-        mine, theirs = (self.size, self.store.kind), (other.size, other.store.kind)
-        return mine == theirs and (self.n_batches > 1 or other.n_batches == 1)
+    @property
+    def kind(self):
+        """What is equal for chunks that a program serves, over the memory of each: how batches look, and how they follow."""
+        return self.size, self.store.kind, self.n_batches > 1
 
     def memory(self):
         """Return the tensors that batches of a network are in, each without a gap."""

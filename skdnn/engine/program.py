@@ -88,6 +88,8 @@ class Program:
     ----------
     code : bytes
         The operations.
+    memory : list of Tensor
+        What they work on, kept as long as they are.
     """
 
     def __init__(self, logs, numbers, instructions=None):
@@ -100,44 +102,60 @@ class Program:
         )
         self._is_double = draft.dtype == torch.float64
         self._instructions = _native.INSTRUCTION_SETS[0][0] if instructions is None else instructions
-        self._memory = draft.memory
-        self._places = None  # of the last memory from which it was moved
+        self.memory = draft.memory
 
     def __call__(self, numbers, first=0):
         """Make the steps of ``len(numbers)`` batches from `first` on, a tuple of numbers for each."""
         table = np.asarray(numbers, np.float64)
         _native.run(self.code, table, first, len(table), self._is_double, self._instructions)
 
-    def moved(self, memory, to):
-        """Return this program for other memory; what is not named it shares with this one, beside which it must not run.
+
+class Pattern:
+    """A program that can be made for other memory; what is not named it shares with those, which must take turns.
+
+    Parameters
+    ----------
+    program : Program
+    memory : list of Tensor
+        Contiguous tensors of the program's, apart or the same.
+
+    Attributes
+    ----------
+    memory : list of Tensor
+        The program's others, which are kept.
+    """
+
+    def __init__(self, program, memory):
+        begins = np.array([0, *(tensor.data_ptr() for tensor in memory)])  # nothing is at 0
+        ends = begins + np.array([0, *(tensor.nbytes for tensor in memory)])
+        order = np.lexsort((ends, begins))
+
+        def place_of(addresses):
+            """The number of the tensor that each address is in, from 1 on, and 0 of those that are elsewhere."""
+            found = order[np.searchsorted(begins, addresses, side="right", sorter=order) - 1]
+            return np.where(addresses < ends[found], found, 0)
+
+        self._operations = np.frombuffer(program.code, np.int64).reshape(-1, _LAYOUT.size // 8).copy()
+        self._places = place_of(self._operations[:, _ADDRESSES])
+        self._operations[:, _ADDRESSES] -= begins[self._places]
+        self._program = copy.copy(program)
+        self._program.code = None
+        others = place_of([tensor.data_ptr() for tensor in program.memory]) == 0
+        self._program.memory = self.memory = list(itertools.compress(program.memory, others))
+
+    def over(self, memory):
+        """Return the program for other tensors in place of those that were named, which may have more rows or fewer.
 
         Parameters
         ----------
-        memory, to : list of Tensor
-            Contiguous tensors of this program's, apart or the same, and others like them that take their place. These may have
-            more rows or fewer.
+        memory : list of Tensor
+            Contiguous.
         """
-        other = copy.copy(self)
-        mine, theirs = ([tensor.data_ptr() for tensor in tensors] for tensors in (memory, to))
-        sizes = tuple(tensor.nbytes for tensor in memory)
-        if self._places is None or self._places[0] != (mine, sizes):
-            self._places = (mine, sizes), self._places_in(mine, sizes)
-        shifts = np.subtract([0, *theirs], [0, *mine])
-        operations = np.frombuffer(self.code, np.int64).reshape(-1, _LAYOUT.size // 8).copy()
-        operations[:, _ADDRESSES] += shifts[self._places[1]]
-        other.code = operations.tobytes()
-        other._memory, other._places = [*self._memory, *to], None
-        return other
-
-    def _places_in(self, begins, sizes):
-        """Say of each operand which tensor of some memory it is in, from 1 on, and 0 of those that are elsewhere."""
-        operations = np.frombuffer(self.code, np.int64).reshape(-1, _LAYOUT.size // 8)
-        addresses = operations[:, _ADDRESSES]
-        begins = np.array([0, *begins])  # nothing is at 0
-        ends = np.add(begins, [0, *sizes])
-        order = np.lexsort((ends, begins))
-        place = order[np.searchsorted(begins, addresses, side="right", sorter=order) - 1]
-        return np.where(addresses < ends[place], place, 0)
+        program, operations = copy.copy(self._program), self._operations.copy()
+        begins = np.array([0, *(tensor.data_ptr() for tensor in memory)])
+        operations[:, _ADDRESSES] += begins[self._places]
+        program.code, program.memory = operations.tobytes(), [*self.memory, *memory]
+        return program
 
 
 def multiplies_faster(left, right):

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 import torch
 
 from skdnn.engine.chunks import Chunks
-from skdnn.engine.program import compile_steps, instruction_set
+from skdnn.engine.program import Pattern, compile_steps, instruction_set
 
 # Steps are made by programs from the epoch on in which there are this many of them: to make a program takes as long. How many
 # epochs are to come must not matter, or a network's bits would depend on it.
@@ -110,9 +110,9 @@ class Trainer:
         Of all networks that train together; by default its own.
     n_epochs : int, default=0
         Epochs that the network has been trained for before.
-    model : Trainer, default=None
-        Of a network, an update and a loss that are equal to these: its programs serve here, too, moved to this one's memory.
-        Some of it is shared, so the two must take turns.
+    programs : dict, default=None
+        Where trainers of equal networks, updates and losses keep the patterns of their programs, of which each has to be made
+        once. These share some memory, so the trainers must take turns.
     masks_from : Trainer, default=None
         On the same `chunks`, of a network with equal rates and seeds of dropout: whichever comes first draws for both.
 
@@ -127,11 +127,11 @@ class Trainer:
         Epochs so far.
     """
 
-    def __init__(self, network, update, loss, batch_size, chunks=None, n_epochs=0, model=None, masks_from=None):
+    def __init__(self, network, update, loss, batch_size, chunks=None, n_epochs=0, programs=None, masks_from=None):
         self.network = network
         self._update = update
         self._loss = loss
-        self._model, self._masks_from = model, masks_from
+        self._programs, self._masks_from = programs, masks_from
         self.chunks = Chunks(network, loss) if chunks is None else chunks
         self.batch_size = batch_size
         self.smallest_batch = network.plans[0].smallest_batch
@@ -248,17 +248,14 @@ class Trainer:
     @cached_property
     def _noting(self):
         """The program that writes the penalty and the norm of one network into `_noted`, or None."""
-        if self._model is not None:
-            program, theirs = self._model._noting, self._model
-            memory, to = ([own.network.parameters.data, own._noted] for own in (theirs, self))
-            return program and program.moved(memory, to)
         places = self._noted.split(1)
 
         def note(i, numbers):
             for place, figure in zip(places, self._penalty_and_norms(), strict=True):
                 place.copy_(figure)
 
-        return compile_steps(note, 1)
+        memory = [self.network.parameters.data, self._noted]
+        return _make_once(self._programs, "figures", lambda: compile_steps(note, 1), memory)
 
     @property
     def loss(self):
@@ -278,21 +275,26 @@ class Trainer:
 
     def _steps_on(self, chunk):
         if chunk not in self._steps:
-            model = None if self._model is None else self._model._steps_like(chunk)
             leader = self._masks_from
             masks = _ChunkMasks(self.network, chunk) if leader is None else leader._steps_on(chunk).masks
-            self._steps[chunk] = _Steps(self.network, self._update, self._loss, chunk, masks, model)
+            self._steps[chunk] = _Steps(self.network, self._update, self._loss, chunk, masks, self._programs)
         return self._steps[chunk]
-
-    def _steps_like(self, chunk):
-        """The steps on a chunk whose programs serve on this one, too, or on this one."""
-        alike = (steps for other, steps in self._steps.items() if other.is_model_of(chunk))
-        return next(alike, None) or self._steps_on(chunk)
 
     @cached_property
     def _can_compile(self):
         network = self.network
         return network.n_networks == 1 and can_be_compiled(network.plans, self._update.plans, self._loss, network.device)
+
+
+def _make_once(patterns, key, make, memory):
+    """Return a program over some memory, made by a function if there is no pattern of it, or None where it cannot be made."""
+    if patterns is None:
+        return make()
+    if key not in patterns:
+        program = make()
+        patterns[key] = program and Pattern(program, memory)
+    pattern = patterns[key]
+    return pattern and pattern.over(memory)
 
 
 class _ChunkMasks:
@@ -335,17 +337,17 @@ class _Steps:
     loss : Loss
     chunk : Chunk
     masks : _ChunkMasks
-    model : _Steps or None
-        Those of a trainer's model on this chunk, or one like it.
+    programs : dict or None
+        As of `Trainer`.
 
     Attributes
     ----------
     masks : _ChunkMasks
     """
 
-    def __init__(self, network, update, loss, chunk, masks, model):
-        self._network, self._update, self._loss, self._chunk, self._model = network, update, loss, chunk, model
-        self.masks = masks
+    def __init__(self, network, update, loss, chunk, masks, programs):
+        self._network, self._update, self._loss, self._chunk = network, update, loss, chunk
+        self.masks, self._programs = masks, programs
         self._recorded = {}
         work = network.plans[0].n_products * chunk.size
         self._steps_a_call = max(1, _WORK_OF_CALL // work)
@@ -412,15 +414,13 @@ class _Steps:
     @cached_property
     def _whole(self):
         """The program of whole steps, or None."""
-        if self._model is not None:
-            program = self._model._whole
-            return program and program.moved(self._model._memory(), self._memory())
 
         def step(i, coefficients):
             self._differentiate_and_note(i)
             self._update.apply(coefficients)
 
-        return self._compile(step, self._update.coefficients)
+        make = partial(self._compile, step, self._update.coefficients)
+        return _make_once(self._programs, self._chunk.kind, make, self._memory())
 
     @cached_property
     def _halves(self):

@@ -15,9 +15,9 @@ from skdnn.engine import Chunks, Network, Trainer, Update, can_be_compiled, run_
 from skdnn.training.policy import uses_one_thread
 from skdnn.training.session import Session
 
-# Bytes of all parameters of networks that are kept for the sake of their programs, which take as long to make as some tens of
-# steps. With gradients and the optimizer's state the networks hold some times as much.
-_MAX_BYTES_OF_MODELS = 2**24
+# Bytes of all parameters of networks whose programs are kept, which take as long to make as some tens of steps. They keep
+# memory that steps need, about as much.
+_MAX_BYTES_OF_PROGRAMS = 2**24
 
 # Bytes of parameters as they were drawn that are kept for lanes on other rows.
 _MAX_BYTES_OF_DRAWN = 2**24
@@ -31,14 +31,17 @@ class Kin:
     ----------
     drawn : dict
         What lanes begin with, their parameters and statistics, by what these are drawn from.
-    models : dict
-        Trainers by the plans whose programs they have.
+    programs : dict
+        Of each set of equal plans, where its trainers keep the patterns of their programs.
+    n_bytes : int
+        Of parameters of one network of each.
     gradients : dict
         Gradients by size, dtype and device: lanes take turns, and of a gradient nothing is left when a step is over.
     """
 
     drawn: dict = field(default_factory=dict)
-    models: dict = field(default_factory=dict)
+    programs: dict = field(default_factory=dict)
+    n_bytes: int = 0
     gradients: dict = field(default_factory=dict)
 
     def make_room(self):
@@ -46,11 +49,15 @@ class Kin:
         if sum(tensor.nbytes for snapshot in self.drawn.values() for tensor in snapshot) > _MAX_BYTES_OF_DRAWN:
             self.drawn.clear()
 
-    def keep(self, parts, trainer):
-        """Keep a trainer for others of equal plans, if there is room for it."""
-        n_bytes = sum(other.network.parameters.data.nbytes for other in (trainer, *self.models.values()))
-        if n_bytes <= _MAX_BYTES_OF_MODELS:
-            self.models.setdefault(parts, trainer)
+    def programs_of(self, plans, network):
+        """Return where trainers of networks of some plans, of which one is given, keep patterns of programs."""
+        n_bytes = network.parameters.data.nbytes
+        if plans not in self.programs:
+            if self.n_bytes + n_bytes > _MAX_BYTES_OF_PROGRAMS:
+                return {}
+            self.programs[plans] = {}
+            self.n_bytes += n_bytes
+        return self.programs[plans]
 
 
 class Lane(Session):
@@ -100,9 +107,9 @@ class Lane(Session):
         """Become network `k` of a stack."""
         self._stack, self._k = stack, k
 
-    def share_chunks(self, chunks, model, masks_from):
-        """Train on batches that others gather, too, with programs and dropout masks of other lanes' trainers where given."""
-        self._chunks, self._shared = chunks, {"model": model, "masks_from": masks_from}
+    def share_chunks(self, chunks, programs, masks_from):
+        """Train on batches that others gather, too, with programs that others keep, and dropout masks of another's where given."""
+        self._chunks, self._shared = chunks, {"programs": programs, "masks_from": masks_from}
 
     def share_order(self, other):
         """Take the rows of each epoch in the order that another lane draws for both, which has the same seed."""
@@ -249,18 +256,16 @@ class SideBySide:
     def __init__(self, lanes):
         self._lanes = list(lanes)
         first, kin = lanes[0].plan, lanes[0].kin
-        chunks, models, leaders, drawing = Chunks(lanes[0].network, first.loss), {}, {}, {}
+        chunks, programs, leaders, drawing = Chunks(lanes[0].network, first.loss), {}, {}, {}
         for lane in lanes:
-            parts = lane.plan.network, lane.plan.update, first.loss, first.dtype
+            plans = lane.plan.network, lane.plan.update, first.loss, first.dtype
+            if plans not in programs:
+                programs[plans] = kin.programs_of(plans, lane.network)
             order = (lane.plan.seeds.order, lane.n_epochs) if lane.plan.shuffle else None
             rates = lane.plan.network.input_dropout, *(layer.dropout for layer in lane.plan.network.layers)
             masks = order, lane.plan.seeds.dropout, lane.n_epochs, rates
-            model = models.get(parts)
-            lane.share_chunks(chunks, model or kin.models.get(parts), drawing.get(masks))
+            lane.share_chunks(chunks, programs[plans], drawing.get(masks))
             drawing.setdefault(masks, lane.trainer)
-            if model is None:
-                models[parts] = lane.trainer
-                kin.keep(parts, lane.trainer)
             lane.share_order(leaders.setdefault(order, lane))
 
     def train(self):

@@ -9,7 +9,7 @@ import torch
 from native_programs import both_dtypes, needs_kernels, programs_of
 
 from skdnn.engine import program
-from skdnn.engine.program import _LAYOUT, compile_steps, multiplies_faster, multiply_add
+from skdnn.engine.program import _LAYOUT, Pattern, compile_steps, multiplies_faster, multiply_add
 
 # What is compiled, one step of which adds to `total`.
 
@@ -187,11 +187,11 @@ def test_without_the_extension_there_are_no_programs(monkeypatch):
     assert compile_addition(lambda i, numbers: total.add_(1.0), total) is None
 
 
-# programs for other memory --------------------------------------------------------------------------------------------------
+# patterns: programs for other memory ----------------------------------------------------------------------------------------
 
 
 @needs_kernels
-def test_a_program_moves_to_other_memory_and_stays_where_it_was():
+def test_a_pattern_gives_programs_for_other_memory():
     def make(n_batches, seed):
         batches = torch.randn(n_batches, 3, generator=torch.Generator().manual_seed(seed))
         return torch.zeros(3), batches
@@ -201,8 +201,10 @@ def test_a_program_moves_to_other_memory_and_stays_where_it_was():
     run = compile_addition(lambda i, numbers: shared.copy_(total.add_(rows[i], alpha=numbers[0])), total)
     numbers = [(0.5, 1.0)] * 4
     # Tensors may be named twice, and those without numbers have no address.
-    moved = run.moved([total, batches, total, torch.empty(0)], [others[0], others[1], others[0], torch.empty(0)])
-    moved([(0.5, 1.0)] * 9)
+    pattern = Pattern(run, [total, batches, total, torch.empty(0)])
+    for _ in range(2):
+        others[0].zero_()
+        pattern.over([others[0], others[1], others[0], torch.empty(0)])([(0.5, 1.0)] * 9)
     assert not total.any()
     torch.testing.assert_close(others[0], 0.5 * others[1].sum(0))
     assert torch.equal(shared, others[0])  # what is not named is shared
@@ -213,17 +215,17 @@ def test_a_program_moves_to_other_memory_and_stays_where_it_was():
 
 
 @needs_kernels
-def test_a_moved_program_keeps_its_memory():
-    def move(to):
+def test_a_program_of_a_pattern_keeps_its_memory():
+    def make(to):
         total, scratch = torch.zeros(3), torch.zeros(3)
         run = compile_addition(lambda i, numbers: total.add_(torch.abs(total, out=scratch)).add_(1.0), total)
-        return run.moved([total], [to])
+        return Pattern(run, [total]).over([to])
 
     to = torch.zeros(3)
-    moved = move(to)
+    program = make(to)
     gc.collect()
     others = [torch.full((3,), torch.nan) for _ in range(200)]
-    moved([(0.0, 1.0)] * 2)
+    program([(0.0, 1.0)] * 2)
     assert to.tolist() == [3.0] * 3
     assert all(bool(other.isnan().all()) for other in others)
 

@@ -137,15 +137,15 @@ def test_a_program_outlives_its_network(monkeypatch):
 @needs_kernels
 @pytest.mark.parametrize("techniques", [{}, RICH], ids=["plain", "rich"])
 @pytest.mark.parametrize("n_rows", [N_ROWS, 18 * BATCH_SIZE + 2], ids=["same rows", "fewer rows"])
-def test_programs_of_a_model_are_moved_and_change_nothing(techniques, n_rows, monkeypatch):
+def test_programs_are_made_once_for_networks_that_are_alike_and_change_nothing(techniques, n_rows, monkeypatch):
     plan, made = plan_network(regularizer=L1L2(1e-3, 1e-2), **techniques), []
     monkeypatch.setattr(trainer, "compile_steps", lambda *args: made.append(compile_steps(*args)) or made[-1])
     X, y = make_data(N_ROWS, dtype=torch.float32)
 
-    def run(seed, n_rows, model=None):
+    def run(seed, n_rows, programs=None):
         network = make_network(plan, dtype=torch.float32, seeds=[seed])
         update = Update(network, [UpdatePlan(Momentum())])
-        own = Trainer(network, update, CategoricalCrossentropy(), BATCH_SIZE, model=model)
+        own = Trainer(network, update, CategoricalCrossentropy(), BATCH_SIZE, programs=programs)
         figures = []
         for order in make_orders(4, n_rows=n_rows):
             own.run_epoch(X, y, order, [0.01] * own.n_updates(n_rows))
@@ -154,30 +154,47 @@ def test_programs_of_a_model_are_moved_and_change_nothing(techniques, n_rows, mo
 
     alone = run(1, n_rows)[1:]
     made.clear()
-    model, _, state = run(0, N_ROWS)
+    programs = {}
+    first, _, state = run(0, N_ROWS, programs)
     n_programs = len(made)
     assert n_programs == 3  # steps on batches of two sizes, and the penalty
+    assert torch.equal(state, run(0, N_ROWS)[2])
     kept = state.clone()
-    _, *got = run(1, n_rows, model)
-    assert len(made) == n_programs
+    made.clear()
+    _, *got = run(1, n_rows, programs)
+    assert not made
     assert got[0] == alone[0]
     assert torch.equal(got[1], alone[1])
-    assert torch.equal(torch.cat(model.network.snapshot()), kept)  # the model is as it was
+    assert torch.equal(torch.cat(first.network.snapshot()), kept)  # the first is as it was
 
 
 @needs_kernels
-def test_a_chunk_of_one_batch_is_no_model_of_more():
+def test_patterns_of_programs_keep_nothing_that_networks_have_for_themselves():
+    X, y = make_data(N_ROWS, dtype=torch.float32)
+    network, programs = make_network(plan_network(regularizer=L2(0.1), dropout=0.2), dtype=torch.float32), {}
+    own = Trainer(network, Update(network, [UpdatePlan(Momentum())]), CategoricalCrossentropy(), BATCH_SIZE, programs=programs)
+    for order in make_orders(4, n_rows=N_ROWS):
+        own.run_epoch(X, y, order, [0.01] * own.n_updates(N_ROWS))
+    kept = {tensor.untyped_storage().data_ptr() for pattern in programs.values() for tensor in pattern.memory}
+    assert network.gradient.data_ptr() in kept
+    assert network.parameters.data.data_ptr() not in kept
+    assert not any(chunk.x.untyped_storage().data_ptr() in kept for chunk in own.chunks._chunks.values())
+
+
+@needs_kernels
+def test_a_program_for_one_batch_does_not_serve_more():
     X, y = make_data(4 * BATCH_SIZE, dtype=torch.float32)
 
-    def run(model=None, n_rows=BATCH_SIZE, n_epochs=9):
+    def run(programs=None, n_rows=BATCH_SIZE, n_epochs=9):
         network = make_network(plan_network(), dtype=torch.float32)
-        own = Trainer(network, Update(network, [UpdatePlan(SGD())]), CategoricalCrossentropy(), BATCH_SIZE, model=model)
+        own = Trainer(network, Update(network, [UpdatePlan(SGD())]), CategoricalCrossentropy(), BATCH_SIZE, programs=programs)
         for order in make_orders(n_epochs, n_rows=n_rows):
             own.run_epoch(X, y, order, [0.1] * own.n_updates(n_rows))
-        return own, torch.cat(network.snapshot())
+        return torch.cat(network.snapshot())
 
-    model, _ = run()
-    assert torch.equal(run(model, 4 * BATCH_SIZE)[1], run(None, 4 * BATCH_SIZE)[1])
+    programs = {}
+    run(programs)
+    assert torch.equal(run(programs, 4 * BATCH_SIZE), run(None, 4 * BATCH_SIZE))
 
 
 # fits ---------------------------------------------------------------------------------------------------------------------

@@ -595,10 +595,10 @@ def test_lanes_of_equal_plans_have_one_program_which_serves_on_other_rows_too(ki
 
 
 def test_programs_are_kept_within_limits(kind, monkeypatch):
-    monkeypatch.setattr("skdnn.training.population._MAX_BYTES_OF_MODELS", 1)
+    monkeypatch.setattr("skdnn.training.population._MAX_BYTES_OF_PROGRAMS", 1)
     kin = Kin()
     train_lanes([PLAN, PLAN], kin)
-    assert not kin.models
+    assert not kin.programs
 
 
 DROPS = {"dropout": 0.3}
