@@ -181,13 +181,15 @@ class Candidates:
         """Return the estimator of a candidate that was trained on rows of a key, to look at, or None."""
         return self._learned.get((self._first[j], rows))
 
+    def forget(self, j, rows):
+        """Let go of what a candidate has learned on rows of a key, if nobody else asks for it."""
+        if self._is_asked_once(self._first[j], self._final[j]):
+            del self._learned[self._first[j], rows]
+
     def pass_by(self, j, rows):
-        """Note that a candidate which was trained on rows of a key needs no fit any more."""
-        index = self._first[j]
-        if self._is_asked_once(index, self._final[j]):
-            del self._learned[index, rows]
+        """Note that it is the turn of a candidate which was trained on rows of a key and needs no fit any more."""
         self._progress.fit_begins(0)
-        self._charge(self._seconds.pop((index, rows), 0.0))
+        self._charge(self._seconds.pop((self._first[j], rows), 0.0))
 
     def _is_asked_once(self, index, estimator):
         """Whether nobody else asks for what a candidate has learned: without a seed, each fit is a draw of its own."""

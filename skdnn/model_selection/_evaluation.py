@@ -53,11 +53,27 @@ class Evaluation:
             are taken out of the list.
         n_folds : int
         """
+        ahead = {}  # results of turns that are still to come
         for turn in range(len(tasks)):
             task, tasks[turn] = tasks[turn], None  # it holds what it fits
-            yield self.run_one(task, turn, *divmod(turn, n_folds))
+            n_places = len(self._places)
+            result = self.run_one(task, turn, *divmod(turn, n_folds), ahead.pop(turn, None))
+            if len(self._places) > n_places:
+                # The others of the fold are scored at once: what they have learned can go then, and the rows are near.
+                ahead |= self._score_others(tasks, turn, n_folds)
+            yield result
 
-    def run_one(self, task, turn, number, fold=0):
+    def _score_others(self, tasks, turn, n_folds):
+        """Return the results by turns of those that can be scored now that one has been run, None of the rest."""
+        number, fold = divmod(turn, n_folds)
+        setting, results = self._candidates.setting_of(number), {}
+        for later in range(turn + n_folds, len(tasks), n_folds):
+            other = later // n_folds
+            if self._candidates.setting_of(other) == setting:
+                results[later] = self._score(tasks[later], other, (fold, setting))
+        return results
+
+    def run_one(self, task, turn, number, fold=0, result=None):
         """Run one task.
 
         Parameters
@@ -68,6 +84,8 @@ class Evaluation:
         number : int
             That of the candidate.
         fold : int, default=0
+        result : dict, default=None
+            What it is known to come to.
 
         Returns
         -------
@@ -76,7 +94,11 @@ class Evaluation:
         """
         self._candidates.turn = turn
         place = fold, self._candidates.setting_of(number)
-        return self._score(task, number, place) or self._call(task, place)
+        result = result or self._score(task, number, place)
+        if result is None:
+            return self._call(task, place)
+        self._candidates.pass_by(number, self._places[place][0])
+        return result
 
     def _call(self, task, place):
         function, args, named = task
@@ -104,7 +126,7 @@ class Evaluation:
         scores = None if fitted is None else self._scores_of(fitted, task, place, keys)
         if scores is None:
             return None
-        self._candidates.pass_by(number, rows)
+        self._candidates.forget(number, rows)
         return first | {"test_scores": scores, "fit_time": 0.0, "score_time": time.time() - begin}
 
     def _scores_of(self, fitted, task, place, keys):

@@ -108,7 +108,7 @@ class Lane(Session):
         self._stack, self._k = stack, k
 
     def share_chunks(self, chunks, programs, masks_from):
-        """Train on batches that others gather, too, with programs that others keep, and dropout masks of another's where given."""
+        """Train on batches that others gather, too, with programs of theirs, and dropout masks of another's where given."""
         self._chunks, self._shared = chunks, {"programs": programs, "masks_from": masks_from}
 
     def share_order(self, other):

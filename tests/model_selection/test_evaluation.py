@@ -16,6 +16,7 @@ from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardSca
 
 from skdnn import MLPDeepClassifier
 from skdnn.model_selection import VectorizedGridSearchCV, VectorizedHalvingGridSearchCV
+from skdnn.model_selection._candidates import Candidates
 from skdnn.model_selection._evaluation import Evaluation
 
 X, Y = load_iris(return_X_y=True)
@@ -199,6 +200,19 @@ def test_frames_keep_their_names(n_jobs, in_full):
 def test_jobs_in_threads_leave_scores_to_this_one(in_full):
     with joblib.parallel_config(backend="threading"):
         assert count_and_compare(in_full, make_pipe(StandardScaler()), n_jobs=2) == N_FOLDS
+
+
+def test_candidates_of_a_fold_are_scored_and_let_go_with_its_first(in_full, monkeypatch):
+    turns, forget = [], Candidates.forget
+
+    def note(candidates, *args):
+        turns.append(candidates.turn)
+        forget(candidates, *args)
+        assert len(candidates._learned) == len(RATES) - 1 - turns.count(candidates.turn)
+
+    monkeypatch.setattr(Candidates, "forget", note)
+    assert count_and_compare(in_full, make()) == N_FOLDS
+    assert turns == [fold for fold in range(N_FOLDS) for _ in RATES[1:]]
 
 
 @pytest.mark.parametrize("are_forgotten", [False, True], ids=["known", "forgotten"])
