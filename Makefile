@@ -12,7 +12,7 @@ help:
 	@echo "make test         run the tests"
 	@echo "make test-slow    run the tests that take minutes"
 	@echo "make check        lint, format and type checks"
-	@echo "make bench        measure speed and memory beside other libraries: benchmarks/RESULTS.md, in a quarter of an hour"
+	@echo "make bench        measure speed and memory beside other libraries: benchmarks/RESULTS.md, in twenty minutes"
 	@echo "make bench-quick  the same in three minutes, reduced: out/bench-quick/RESULTS.md"
 
 $(READY): pyproject.toml constraints.txt $(wildcard skdnn/engine/native/*)

@@ -146,12 +146,12 @@ SEARCHES = {
     search.workload.name: search
     for search in [
         Search(
-            replace(WORKLOADS["digits"], rounds=5, band=0.93),
+            replace(WORKLOADS["digits"], rounds=9, band=0.93),
             {"learning_rate_init": [0.01, 0.02, 0.05, 0.1], "momentum": [0.0, 0.5, 0.9], "alpha": [3e-4, 3e-2]},
             tuple(SEARCHERS),
         ),
         Search(
-            replace(WORKLOADS["MNIST b50"], name="MNIST, 10,000 rows", n_rows=10_000, epochs=1, rounds=5, band=0.85),
+            replace(WORKLOADS["MNIST b50"], name="MNIST, 10,000 rows", n_rows=10_000, epochs=1, rounds=9, band=0.85),
             [
                 grid | {"learning_rate_init": [0.01, 0.03]}
                 for grid in (
