@@ -43,14 +43,13 @@ class FittedNetworkMixin:
 
     def _outputs(self, X):
         """Return the output layer's values for X, a tensor of shape (n_samples, n_outputs) on the CPU."""
-        if not self.__sklearn_is_fitted__():
-            check_is_fitted(self)  # which takes longer than a small prediction
+        check_is_fitted(self)
         X = validate_rows(self, X, dtypes=[np.float64, np.float32], reset=False)
         network = self._network
         work = min(X.shape[0], network.block_size) * network.plans[0].n_products
         with compute_policy(work, network.dtype, network.device):
             outputs = network.predict(X if scipy.sparse.issparse(X) else to_tensor(X))
-        if not np.isfinite(outputs.numpy()).all():  # torch takes ten times as long
+        if not np.isfinite(outputs.numpy()).all():  # torch takes six to sixteen times as long
             (row, *_) = torch.nonzero(~outputs.isfinite().all(1)).flatten().tolist()
             raise ValueError(
                 f"Row {row} of X is beyond what the network can compute in {str(network.dtype).removeprefix('torch.')}: "

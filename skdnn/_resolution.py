@@ -116,7 +116,7 @@ def _make_techniques(*values):
     return Techniques(**dict(zip(_TECHNIQUES, values, strict=True)))
 
 
-# A tenth of a short fit.
+# Some per cent of a short fit.
 _techniques_made_once = functools.lru_cache(maxsize=256, typed=True)(_make_techniques)
 
 

@@ -56,8 +56,10 @@ class Evaluation:
         ahead = {}  # results of turns that are still to come
         for turn in range(len(tasks)):
             task, tasks[turn] = tasks[turn], None  # it holds what it fits
-            n_places = len(self._places)
-            result = self.run_one(task, turn, *divmod(turn, n_folds), ahead.pop(turn, None))
+            number, fold = divmod(turn, n_folds)
+            n_places, place = len(self._places), self._place_of(number, fold)
+            result = ahead.pop(turn) if turn in ahead else self._score(task, number, place)
+            result = self._finish(task, turn, number, place, result)
             if len(self._places) > n_places:
                 # The others of the fold are scored at once: what they have learned can go then, and the rows are near.
                 ahead |= self._score_others(tasks, turn, n_folds)
@@ -66,14 +68,14 @@ class Evaluation:
     def _score_others(self, tasks, turn, n_folds):
         """Return the results by turns of those that can be scored now that one has been run, None of the rest."""
         number, fold = divmod(turn, n_folds)
-        setting, results = self._candidates.setting_of(number), {}
+        place, results = self._place_of(number, fold), {}
         for later in range(turn + n_folds, len(tasks), n_folds):
             other = later // n_folds
-            if self._candidates.setting_of(other) == setting:
-                results[later] = self._score(tasks[later], other, (fold, setting))
+            if self._place_of(other, fold) == place:
+                results[later] = self._score(tasks[later], other, place)
         return results
 
-    def run_one(self, task, turn, number, fold=0, result=None):
+    def run_one(self, task, turn, number, fold=0):
         """Run one task.
 
         Parameters
@@ -84,17 +86,21 @@ class Evaluation:
         number : int
             That of the candidate.
         fold : int, default=0
-        result : dict, default=None
-            What it is known to come to.
 
         Returns
         -------
         result : dict
             What the function returns.
         """
+        place = self._place_of(number, fold)
+        return self._finish(task, turn, number, place, self._score(task, number, place))
+
+    def _place_of(self, number, fold):
+        return fold, self._candidates.setting_of(number)
+
+    def _finish(self, task, turn, number, place, result):
+        """Return what a task comes to: a result that is known, or what scikit-learn's function returns where it is None."""
         self._candidates.turn = turn
-        place = fold, self._candidates.setting_of(number)
-        result = result or self._score(task, number, place)
         if result is None:
             return self._call(task, place)
         self._candidates.pass_by(number, self._places[place][0])

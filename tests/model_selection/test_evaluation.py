@@ -202,6 +202,22 @@ def test_jobs_in_threads_leave_scores_to_this_one(in_full):
         assert count_and_compare(in_full, make_pipe(StandardScaler()), n_jobs=2) == N_FOLDS
 
 
+def test_a_metric_that_warns_of_one_candidate_is_tried_once_before_it_is_left_to_scikit_learn(in_full):
+    scored = []
+
+    def note(y, predictions):
+        scored.append(len(y))
+        if len(scored) == 3:  # the first is scored both ways
+            warnings.warn("uncertain", UserWarning, stacklevel=2)
+        return accuracy_score(y, predictions)
+
+    settings = {"scoring": make_scorer(note), "cv": N_FOLDS, "refit": False}
+    VectorizedGridSearchCV(make(), {"learning_rate_init": RATES}, **settings).fit(X, Y)
+    assert len(in_full) == N_FOLDS + 1
+    # What scikit-learn's function runs is scored again to compare, and the one that is left was tried before.
+    assert len(scored) == IN_FULL + N_FOLDS + 1 + 1
+
+
 def test_candidates_of_a_fold_are_scored_and_let_go_with_its_first(in_full, monkeypatch):
     turns, forget = [], Candidates.forget
 
