@@ -15,6 +15,9 @@
 
 #include "functions.h"
 #include "program.h"
+#if defined(__x86_64__)
+#include "squares.h"
+#endif
 
 /* Intel's AMX: compilers since 2021 know it, and Linux grants it on request. */
 #if defined(__x86_64__) && defined(__linux__)

@@ -2,6 +2,9 @@
  * vectors' width, so that it is read vector by vector. A tile of the result stays in registers over the whole depth, so that
  * an element is always the sum of the same products in the same order. */
 
+/* Whether squares of numbers are transposed as a whole. */
+#define HAS_SQUARES (VECTOR_BYTES == 64 && !IS_DOUBLE)
+
 /* Columns of a panel. */
 #define PANEL (TILE_VECTORS * LANES)
 
@@ -56,10 +59,18 @@ NAME(transpose)(const real *in, int64_t in_row, real *out, int64_t out_row)
     *(quad *)(out + 3 * out_row) = SHUFFLE(ab_2, cd_2, 2, 3, 6, 7);
 }
 
-/* Write the transpose of a matrix, 4 x 4 numbers at a time. */
+/* Write the transpose of a matrix, 4 x 4 numbers at a time or more. */
 static TARGET void
 NAME(transpose_all)(int64_t rows, int64_t cols, const real *in, int64_t in_row, real *out, int64_t out_row)
 {
+#if HAS_SQUARES
+    if (rows >= SIDE / 2 && cols >= SIDE / 2) {
+        for (int64_t i = 0; i < rows; i += SIDE)
+            for (int64_t j = 0; j < cols; j += SIDE)
+                transpose_up_to_square(in + i * in_row + j, in_row, rows - i, cols - j, out + j * out_row + i, out_row);
+        return;
+    }
+#endif
     int64_t j = 0;
     for (; j + 4 <= cols; j += 4) {
         int64_t i = 0;
@@ -110,6 +121,19 @@ NAME(tile)(const int n_rows, const int n_vectors, int64_t depth, const real *a, 
                     NAME(store_part)(c + i * c_row + j * LANES, sum[i][j], rest);
         return;
     }
+#if HAS_SQUARES
+    if (n_rows == 8 && n_cols == n_vectors * LANES) {
+#pragma GCC unroll 4
+        for (int k = 0; k < n_vectors; k++) {
+            __m512 own[8];
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; i++)
+                own[i] = (__m512)sum[i][k];
+            transpose_half_square(own, c + k * LANES * c_row, c_row);
+        }
+        return;
+    }
+#endif
     vec buffer[TILE_ROWS * TILE_VECTORS];
     const real *numbers = (const real *)buffer;
 #pragma GCC unroll 16
@@ -247,11 +271,12 @@ NAME(multiply_rest)(int64_t rows, int64_t cols, int64_t depth, const real *a, in
 }
 
 /* What it costs to multiply (rows, depth) by (depth, cols), the latter packed: a vector's product is half a cycle; so is
- * packing a number, and reading one of the other factor where that does not lie along the depth. */
+ * packing a number, or a quarter where squares are transposed as a whole, and reading one of the other factor where that does
+ * not lie along the depth. */
 static int64_t
 NAME(cost)(int64_t rows, int64_t depth, int64_t cols, int64_t a_depth)
 {
-    return depth * (rows * ((cols + LANES - 1) / LANES + (a_depth != 1)) + cols);
+    return depth * (rows * ((cols + LANES - 1) / LANES + (a_depth != 1)) + (HAS_SQUARES ? cols / 2 : cols));
 }
 
 static int
@@ -348,6 +373,7 @@ NAME(product)(const operation *op, real *const *x, real *scratch)
     }
 }
 
+#undef HAS_SQUARES
 #undef PANEL
 #undef MAX_REST
 #undef MAX_ROWS_UNPACKED

@@ -9,10 +9,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "squares.h"
+
 #define TILES __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,amx-tile,amx-bf16")))
 
 #define PARTS 3
-#define SIDE 16                          /* rows of a tile; columns, of one number of float32 or a pair of bfloat16 */
 #define TILE_DEPTH (2 * SIDE)            /* numbers that a product of tiles adds up */
 #define TILE_NUMBERS (SIDE * TILE_DEPTH) /* of bfloat16, in a tile */
 #define TILE_PANEL (2 * SIDE)            /* rows or columns of the result that are computed at a time */
@@ -77,57 +78,12 @@ split(__m512 first, __m512 second, uint16_t *out)
     }
 }
 
-/* The transpose of 16 x 16 numbers. */
-INLINE TILES void
-transpose_square(__m512 *x)
-{
-    __m512 y[SIDE];
-#pragma GCC unroll 8
-    for (int i = 0; i < SIDE; i += 2) {
-        y[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
-        y[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < SIDE; i += 4) {
-        const __m512d a = _mm512_castps_pd(y[i]), b = _mm512_castps_pd(y[i + 1]);
-        const __m512d c = _mm512_castps_pd(y[i + 2]), d = _mm512_castps_pd(y[i + 3]);
-        x[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
-        x[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
-        x[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
-        x[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        y[i] = _mm512_shuffle_f32x4(x[i], x[i + 4], 0x88);
-        y[i + 4] = _mm512_shuffle_f32x4(x[i], x[i + 4], 0xDD);
-        y[i + 8] = _mm512_shuffle_f32x4(x[i + 8], x[i + 12], 0x88);
-        y[i + 12] = _mm512_shuffle_f32x4(x[i + 8], x[i + 12], 0xDD);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        x[i] = _mm512_shuffle_f32x4(y[i], y[i + 8], 0x88);
-        x[i + 8] = _mm512_shuffle_f32x4(y[i], y[i + 8], 0xDD);
-        x[i + 4] = _mm512_shuffle_f32x4(y[i + 4], y[i + 12], 0x88);
-        x[i + 12] = _mm512_shuffle_f32x4(y[i + 4], y[i + 12], 0xDD);
-    }
-}
-
-INLINE TILES __mmask16
-mask_of(int64_t n)
-{
-    return n >= SIDE ? 0xFFFF : n <= 0 ? 0 : (__mmask16)((1 << n) - 1);
-}
-
 /* Write the transpose of up to 16 x 16 numbers, with zeros beside them. */
 INLINE TILES void
 transpose_into(const float *in, int64_t row, int64_t n_rows, int64_t n_cols, float *out)
 {
     __m512 x[SIDE];
-    const __mmask16 mask = mask_of(n_cols);
-#pragma GCC unroll 16
-    for (int i = 0; i < SIDE; i++)
-        x[i] = _mm512_maskz_loadu_ps(i < n_rows ? mask : 0, in + i * row);
-    transpose_square(x);
+    load_transposed(in, row, n_rows, n_cols, x);
 #pragma GCC unroll 16
     for (int i = 0; i < SIDE; i++)
         _mm512_store_ps(out + i * SIDE, x[i]);
@@ -143,14 +99,29 @@ typedef struct {
     uint16_t *out;
 } packing;
 
+/* Whether it has all its rows and columns. */
+INLINE TILES int
+is_full(const packing *tile)
+{
+    return tile->n_firsts >= SIDE && tile->n_seconds >= SIDE && (tile->mask & tile->second_mask) == 0xFFFF;
+}
+
+/* Pack the next row of a full tile. */
+INLINE TILES void
+pack_row(packing *tile)
+{
+    split(_mm512_loadu_ps(tile->in), _mm512_loadu_ps(tile->in + tile->second), tile->out);
+    tile->in += tile->row;
+    tile->out += TILE_DEPTH;
+}
+
 /* Pack some of its rows. */
 INLINE TILES void
 pack_rows(const packing *tile, int begin, int end)
 {
     const float *in = tile->in + begin * tile->row;
     uint16_t *out = tile->out + begin * TILE_DEPTH;
-    const int is_full = tile->n_firsts >= SIDE && tile->n_seconds >= SIDE && (tile->mask & tile->second_mask) == 0xFFFF;
-    if (is_full) {
+    if (is_full(tile)) {
 #pragma GCC unroll 4
         for (int i = begin; i < end; i++, in += tile->row, out += TILE_DEPTH)
             split(_mm512_loadu_ps(in), _mm512_loadu_ps(in + tile->second), out);

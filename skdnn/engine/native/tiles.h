@@ -14,10 +14,10 @@
 #include "program.h"
 #include "tile_packing.h"
 
-/* Numbers along the depth that are multiplied at a time, and numbers of the factor that is packed as a whole: with two panels
- * of the other one, what stays in the second cache. */
+/* Numbers along the depth that are multiplied at a time, and numbers of the factor that is packed as a whole, as 300 x 416 are:
+ * with two panels of the other one, what stays in the second cache. */
 #define MAX_DEPTH 512
-#define MAX_WHOLE (1 << 17)
+#define MAX_WHOLE (9 << 14)
 #define MAX_NARROW_DEPTH 2048
 
 /* Steps of the depth by which packing is ahead of multiplying, where it goes step by step. */
@@ -27,6 +27,15 @@
  * take as long to split as to multiply. */
 #define MIN_SIDE 32
 #define MIN_MULTIPLICATIONS (1 << 19)
+
+/* What to do where it is known, when a function is inlined, that there is something to do. */
+#define IF(condition, ...)                                                                                                     \
+    if (condition) {                                                                                                           \
+        __VA_ARGS__                                                                                                            \
+    }
+
+/* Loading a tile does not say that it reads memory. */
+#define FENCE __asm__ volatile("" : : : "memory")
 
 /* Where a block of the result goes. */
 typedef struct {
@@ -122,7 +131,7 @@ multiply_tiles(const int left_tiles, const int right_tiles, const uint16_t *left
     const int64_t bytes = sums_row * (int64_t)sizeof(float), row = n_steps * PARTS * TILE_NUMBERS;
     const int64_t n_next = tiles_of(next->n_along, SIDE) * n_steps;
     float *below = sums + SIDE * sums_row;
-    __asm__ volatile("" : : : "memory"); /* loading a tile does not say that it reads memory */
+    FENCE;
 #define IF_LEFT                                                                                                                \
     if (left_tiles == 2)
 #define IF_RIGHT                                                                                                               \
@@ -244,10 +253,11 @@ multiply_panel_and_update(const stretch *panel, const stretch *whole, update all
 
 /* The product of up to four tiles of the factor that is packed as a whole with one tile of the other, or of up to two with
  * two, over a step of the depth: `whole_row` is how far the tiles of the former are from each other. Tiles 0 to 3 are sums.
- * Meanwhile tiles of the next step are packed. */
+ * Meanwhile `n_next` full tiles of the next step are packed, row by row between products: all together are too much for the
+ * processor to look ahead. */
 INLINE TILES void
 multiply_step(const int whole_tiles, const int other_tiles, const int whole_is_left, const uint16_t *whole, int64_t whole_row,
-              const uint16_t *other, const packing *next, int n_next)
+              const uint16_t *other, packing *next, const int n_next)
 {
 #define WHOLE(tile, i, part) _tile_loadd(tile, whole + i * whole_row + part * TILE_NUMBERS, 64);
 #define OTHER(tile, i, part) _tile_loadd(tile, other + (i * PARTS + part) * TILE_NUMBERS, 64);
@@ -257,58 +267,48 @@ multiply_step(const int whole_tiles, const int other_tiles, const int whole_is_l
     } else {                                                                                                                   \
         _tile_dpbf16ps(sum, others, own);                                                                                      \
     }
-#define PACK(stage)                                                                                                            \
-    for (int k = 0; k < n_next; k++)                                                                                           \
-        pack_rows(&next[k], 3 * stage, stage == 5 ? SIDE : 3 * stage + 3);
-/* Each whole tile with the only other one. */
-#define EACH(stage, part)                                                                                                      \
-    WHOLE(5, 0, part) ADD(0, 5, 4) WHOLE(6, 1, part) ADD(1, 6, 4) WHOLE(7, 2, part) ADD(2, 7, 4) if (whole_tiles == 4)         \
-    {                                                                                                                          \
-        WHOLE(5, 3, part) ADD(3, 5, 4)                                                                                         \
-    }                                                                                                                          \
-    PACK(stage)
-/* Up to two with up to two. */
-#define WHOLES(part)                                                                                                           \
-    WHOLE(6, 0, part) if (whole_tiles == 2)                                                                                    \
-    {                                                                                                                          \
-        WHOLE(7, 1, part)                                                                                                      \
-    }
-#define OTHERS(part)                                                                                                           \
-    OTHER(4, 0, part) if (other_tiles == 2)                                                                                    \
-    {                                                                                                                          \
-        OTHER(5, 1, part)                                                                                                      \
-    }
-#define ALL(stage)                                                                                                             \
-    ADD(0, 6, 4) if (other_tiles == 2)                                                                                         \
-    {                                                                                                                          \
-        ADD(1, 6, 5)                                                                                                           \
-    }                                                                                                                          \
-    if (whole_tiles == 2) {                                                                                                    \
-        ADD(2, 7, 4) if (other_tiles == 2)                                                                                     \
-        {                                                                                                                      \
-            ADD(3, 7, 5)                                                                                                       \
-        }                                                                                                                      \
-    }                                                                                                                          \
-    PACK(stage)
-    if (whole_tiles > 2) {
-        OTHER(4, 0, 2) EACH(0, 0)
-        OTHER(4, 0, 1) EACH(1, 1) EACH(2, 0)
-        OTHER(4, 0, 0) EACH(3, 2) EACH(4, 1) EACH(5, 0)
+#define PACK                                                                                                                   \
+    IF(n_next > 0, pack_row(&next[0]);)                                                                                        \
+    IF(n_next > 1, pack_row(&next[1]);)
+/* Two whole tiles with two parts of the only other one. */
+#define BOTH(i, j, part, first, second)                                                                                        \
+    IF(whole_tiles > i, WHOLE(6, i, part) ADD(i, 6, first))                                                                    \
+    PACK                                                                                                                       \
+    IF(whole_tiles > j, WHOLE(7, j, part) ADD(j, 7, first))                                                                    \
+    IF(whole_tiles > i, ADD(i, 6, second))                                                                                     \
+    PACK                                                                                                                       \
+    IF(whole_tiles > j, ADD(j, 7, second))
+/* One with a part of it. */
+#define ONE(i, part, own)                                                                                                      \
+    IF(whole_tiles > i, WHOLE(own, i, part) ADD(i, own, 4))                                                                    \
+    PACK
+/* Two with a part of two others. */
+#define OTHERS(part) OTHER(4, 0, part) OTHER(5, 1, part)
+#define WHOLES(part) WHOLE(6, 0, part) WHOLE(7, 1, part)
+#define ALL ADD(0, 6, 4) PACK ADD(1, 6, 5) ADD(2, 7, 4) PACK ADD(3, 7, 5)
+    if (other_tiles == 1) {
+        OTHER(4, 0, 2) OTHER(5, 0, 1)
+        BOTH(0, 1, 0, 4, 5) BOTH(2, 3, 0, 4, 5)
+        OTHER(4, 0, 0)
+        BOTH(0, 1, 1, 5, 4) BOTH(2, 3, 1, 5, 4)
+        ONE(0, 2, 5) ONE(1, 2, 6) ONE(2, 2, 7) ONE(3, 2, 5)
+        ONE(0, 0, 6) ONE(1, 0, 7) ONE(2, 0, 5) ONE(3, 0, 6)
     } else {
-        OTHERS(2) WHOLES(0) ALL(0)
-        OTHERS(1) ALL(1)
-        WHOLES(1) ALL(2)
-        OTHERS(0) ALL(3)
-        WHOLES(2) ALL(4)
-        WHOLES(0) ALL(5)
+        OTHERS(2) WHOLES(0) ALL PACK
+        OTHERS(1) ALL PACK
+        WHOLES(1) ALL PACK
+        OTHERS(0) ALL PACK
+        WHOLES(2) ALL
+        WHOLES(0) ALL
     }
 #undef WHOLE
 #undef OTHER
 #undef ADD
 #undef PACK
-#undef EACH
-#undef WHOLES
+#undef BOTH
+#undef ONE
 #undef OTHERS
+#undef WHOLES
 #undef ALL
 }
 
@@ -362,12 +362,18 @@ multiply_narrow(const int whole_tiles, const int whole_is_left, const stretch *w
         for (int64_t p = 0; p < n_steps; p++) {
             const uint16_t *own = whole->out + p * PARTS * TILE_NUMBERS, *now = packed + slot * at_a_time * PARTS * TILE_NUMBERS;
             const int n_next = tiles_of_step(&belt, tiles);
+            const int are_full = n_next == at_a_time && is_full(&tiles[0]) && is_full(&tiles[at_a_time - 1]);
+            const int packs = n_now == at_a_time && are_full; /* others are rare, and packed before */
             slot = slot == STEPS_AHEAD ? 0 : slot + 1;
-            __asm__ volatile("" : : : "memory"); /* loading a tile does not say that it reads memory */
-            if (n_now == 1)
-                multiply_step(whole_tiles, 1, whole_is_left, own, whole_row, now, tiles, n_next);
+            for (int k = 0; !packs && k < n_next; k++)
+                pack_rows(&tiles[k], 0, SIDE);
+            FENCE;
+            if (packs)
+                multiply_step(whole_tiles, at_a_time, whole_is_left, own, whole_row, now, tiles, at_a_time);
+            else if (n_now == 1)
+                multiply_step(whole_tiles, 1, whole_is_left, own, whole_row, now, NULL, 0);
             else
-                multiply_step(whole_tiles, 2, whole_is_left, own, whole_row, now, tiles, n_next);
+                multiply_step(whole_tiles, 2, whole_is_left, own, whole_row, now, NULL, 0);
         }
         _tile_stored(0, sums[0], 4 * SIDE);
         _tile_stored(1, sums[1], 4 * SIDE);
@@ -377,7 +383,7 @@ multiply_narrow(const int whole_tiles, const int whole_is_left, const stretch *w
             for (int o = 0; o < n_now; o++) {
                 const int64_t of_whole = w * SIDE, of_other = (i + o) * SIDE;
                 const int64_t n_whole = whole->n_along - of_whole, n_other = other->n_along - of_other;
-                write_block(sums[w * at_a_time + o], SIDE,
+                write_block(sums[w * n_now + o], SIDE,
                             block_of(out, whole_is_left ? of_whole : of_other, whole_is_left ? of_other : of_whole),
                             whole_is_left ? n_whole : n_other, whole_is_left ? n_other : n_whole);
             }
@@ -397,12 +403,19 @@ DEFINE_NARROW(3)
 DEFINE_NARROW(4)
 #undef DEFINE_NARROW
 
+/* Numbers along the depth that are multiplied at a time: parts about as deep as each other, so that more of the factor that is
+ * packed as a whole has room. */
+INLINE int64_t
+depth_at_a_time(int64_t n_depth)
+{
+    return tiles_of(tiles_of(n_depth, tiles_of(n_depth, MAX_DEPTH)), TILE_DEPTH) * TILE_DEPTH;
+}
+
 /* Numbers along the result of the factor that is packed as a whole. */
 INLINE int64_t
 most_of_whole(int64_t n_along, int64_t n_depth)
 {
-    const int64_t steps = tiles_of(n_depth < MAX_DEPTH ? n_depth : MAX_DEPTH, TILE_DEPTH);
-    const int64_t most = MAX_WHOLE / (steps * TILE_DEPTH) / TILE_PANEL * TILE_PANEL;
+    const int64_t most = MAX_WHOLE / depth_at_a_time(n_depth) / TILE_PANEL * TILE_PANEL;
     return n_along < most ? n_along : most;
 }
 
@@ -420,7 +433,7 @@ tiles_scratch(const operation *op)
     const int64_t n_whole = op->cols < op->rows ? op->cols : op->rows;
     if (is_narrow(op))
         return (tiles_of(n_whole, SIDE) * tiles_of(op->depth, TILE_DEPTH) + 2 * (STEPS_AHEAD + 1)) * PARTS * TILE_NUMBERS / 2;
-    const int64_t steps = tiles_of(op->depth < MAX_DEPTH ? op->depth : MAX_DEPTH, TILE_DEPTH);
+    const int64_t steps = depth_at_a_time(op->depth) / TILE_DEPTH;
     const int64_t n_tiles = (tiles_of(most_of_whole(n_whole, op->depth), SIDE) + 4) * steps * PARTS;
     return n_tiles * TILE_NUMBERS / 2; /* two of bfloat16 take the place of one */
 }
@@ -475,8 +488,9 @@ tiles_product(const operation *op, float *const *x, float *scratch)
         (n_tiles == 4 ? multiply_narrow_4 : n_tiles == 3 ? multiply_narrow_3 : multiply_narrow_2)(&whole, &other, out, packed);
         return;
     }
-    for (int64_t p = 0; p < op->depth; p += MAX_DEPTH) {
-        const int64_t depth = op->depth - p < MAX_DEPTH ? op->depth - p : MAX_DEPTH;
+    const int64_t deepest = depth_at_a_time(op->depth);
+    for (int64_t p = 0; p < op->depth; p += deepest) {
+        const int64_t depth = op->depth - p < deepest ? op->depth - p : deepest;
         const int64_t size = tiles_of(depth, TILE_DEPTH) * PARTS * TILE_NUMBERS;
         for (int64_t i = 0; i < how.n_whole; i += most) {
             const int64_t n_own = how.n_whole - i < most ? how.n_whole - i : most;
