@@ -32,20 +32,33 @@ def _one_by_one(vectors):
 class Optimizer(Component):
     """An update rule."""
 
+    _coefficients: tuple = ()
+    """Names of parameters, all numbers, that `update` takes as coefficients."""
+
+    @property
+    def kind(self):
+        """What rules have in common that differ in their coefficients only."""
+        others = {name: value for name, value in self.get_params(deep=False).items() if name not in self._coefficients}
+        return type(self), *others.items()
+
     def init_state(self, parameters):
         """Return the rule's state for `parameters`, a dict of tensors: tensors like them, and others of all networks."""
         return {}
 
     def coefficients(self, learning_rate, step):
-        """Return the numbers that `update` takes and that may differ from step to step, a tuple of floats.
+        """Return the numbers that `update` takes and that may differ from step to step, or among rules of a kind.
 
         Parameters
         ----------
         learning_rate : float
         step : int
             The number of the update, from 1.
+
+        Returns
+        -------
+        coefficients : tuple of float
         """
-        return learning_rate, step
+        return learning_rate, step, *(getattr(self, name) for name in self._coefficients)
 
     def table_of_coefficients(self, learning_rates, first):
         """Return the `coefficients` of updates from the `first` on, an array of shape (n_updates, n_coefficients).
@@ -59,8 +72,10 @@ class Optimizer(Component):
         steps = np.arange(first, first + len(rates))
         if type(self).coefficients is not Optimizer.coefficients:
             return np.array(list(map(self.coefficients, rates, steps.tolist())))
-        table = np.empty((len(rates), 2))  # without a call for each
+        table = np.empty((len(rates), 2 + len(self._coefficients)))  # without a call for each
         table[:, 0], table[:, 1] = rates, steps
+        for number, name in enumerate(self._coefficients, 2):
+            table[:, number] = getattr(self, name)
         return table
 
     def update(self, parameters, gradient, state, *coefficients):
@@ -115,6 +130,7 @@ class Momentum(Optimizer):
     """
 
     _parameter_constraints = {"momentum": _FRACTION}
+    _coefficients = ("momentum",)
 
     def __init__(self, momentum=0.9):
         self.momentum = momentum
@@ -122,8 +138,8 @@ class Momentum(Optimizer):
     def init_state(self, parameters):
         return {"velocity": torch.zeros_like(parameters)}
 
-    def update(self, parameters, gradient, state, learning_rate, step):
-        velocity = state["velocity"].mul_(self.momentum).add_(gradient, alpha=-learning_rate)
+    def update(self, parameters, gradient, state, learning_rate, step, momentum):
+        velocity = state["velocity"].mul_(momentum).add_(gradient, alpha=-learning_rate)
         parameters.add_(velocity)
 
 
@@ -151,6 +167,7 @@ class Nesterov(Optimizer):
     """
 
     _parameter_constraints = {"momentum": _FRACTION}
+    _coefficients = ("momentum",)
 
     def __init__(self, momentum=0.9):
         self.momentum = momentum
@@ -158,9 +175,9 @@ class Nesterov(Optimizer):
     def init_state(self, parameters):
         return {"velocity": torch.zeros_like(parameters)}
 
-    def update(self, parameters, gradient, state, learning_rate, step):
-        velocity = state["velocity"].mul_(self.momentum).add_(gradient, alpha=-learning_rate)
-        parameters.add_(velocity, alpha=self.momentum)
+    def update(self, parameters, gradient, state, learning_rate, step, momentum):
+        velocity = state["velocity"].mul_(momentum).add_(gradient, alpha=-learning_rate)
+        parameters.add_(velocity, alpha=momentum)
         parameters.add_(gradient, alpha=-learning_rate)
 
 

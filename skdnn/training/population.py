@@ -32,7 +32,7 @@ class Kin:
     drawn : dict
         What lanes begin with, their parameters and statistics, by what these are drawn from.
     programs : dict
-        Of each set of equal plans, where its trainers keep the patterns of their programs.
+        Of plans whose steps are one program, by what they have in common, where their trainers keep the patterns of it.
     n_bytes : int
         Of parameters of one network of each.
     gradients : dict
@@ -49,15 +49,15 @@ class Kin:
         if sum(tensor.nbytes for snapshot in self.drawn.values() for tensor in snapshot) > _MAX_BYTES_OF_DRAWN:
             self.drawn.clear()
 
-    def programs_of(self, plans, network):
-        """Return where trainers of networks of some plans, of which one is given, keep patterns of programs."""
+    def programs_of(self, form, network):
+        """Return where trainers of networks of a form, of which one is given, keep patterns of programs."""
         n_bytes = network.parameters.data.nbytes
-        if plans not in self.programs:
+        if form not in self.programs:
             if self.n_bytes + n_bytes > _MAX_BYTES_OF_PROGRAMS:
                 return {}
-            self.programs[plans] = {}
+            self.programs[form] = {}
             self.n_bytes += n_bytes
-        return self.programs[plans]
+        return self.programs[form]
 
 
 class Lane(Session):
@@ -178,6 +178,17 @@ def _kernels_of(plan):
     )
 
 
+def _form_of(plan):
+    """What must be equal for networks to share the programs of their steps."""
+    network, update = plan.network, plan.update
+    layers = tuple(
+        (layer.n_in, layer.n_out, layer.activation, layer.batch_norm, layer.dropout, layer.regularizer, layer.constraint)
+        for layer in network.layers
+    )
+    rule = update.optimizer.kind, update.clipping
+    return layers, network.input_dropout, network.rounds_products, rule, plan.loss, plan.dtype
+
+
 def is_compiled(plan):
     """Whether a plan's steps are programs of skdnn's own kernels.
 
@@ -258,13 +269,13 @@ class SideBySide:
         first, kin = lanes[0].plan, lanes[0].kin
         chunks, programs, leaders, drawing = Chunks(lanes[0].network, first.loss), {}, {}, {}
         for lane in lanes:
-            plans = lane.plan.network, lane.plan.update, first.loss, first.dtype
-            if plans not in programs:
-                programs[plans] = kin.programs_of(plans, lane.network)
+            form = _form_of(lane.plan)
+            if form not in programs:
+                programs[form] = kin.programs_of(form, lane.network)
             order = (lane.plan.seeds.order, lane.n_epochs) if lane.plan.shuffle else None
             rates = lane.plan.network.input_dropout, *(layer.dropout for layer in lane.plan.network.layers)
             masks = order, lane.plan.seeds.dropout, lane.n_epochs, rates
-            lane.share_chunks(chunks, programs[plans], drawing.get(masks))
+            lane.share_chunks(chunks, programs[form], drawing.get(masks))
             drawing.setdefault(masks, lane.trainer)
             lane.share_order(leaders.setdefault(order, lane))
 

@@ -184,6 +184,14 @@ def test_a_table_has_the_numbers_of_each_step(name):
     assert table.tolist() == [list(rule.coefficients(rate, step)) for step, rate in enumerate(rates, 5)]
 
 
+def test_rules_of_a_kind_differ_in_their_coefficients_only():
+    assert Momentum(0.5).kind == Momentum(0.9).kind
+    assert Momentum(0.5).kind != Nesterov(0.5).kind
+    assert RMSProp(0.9).kind == RMSProp(0.9).kind
+    assert RMSProp(0.9).kind != RMSProp(0.5).kind
+    assert Momentum(0.5).coefficients(0.1, 3) == (0.1, 3, 0.5)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_update_works_under_inference_mode_on_ordinary_tensors(name):
     expected = trajectory(OPTIMIZERS[name](), CONSTANT)

@@ -50,6 +50,23 @@ def test_a_program_follows_batch_rate_and_number():
 
 
 @needs_kernels
+def test_a_program_follows_numbers_that_are_the_same_in_all_steps_of_a_call():
+    total, batches = torch.zeros(3), torch.ones(4, 3).unbind(0)
+
+    def step(i, numbers):
+        rate, first, second = numbers
+        total.mul_(first).add_(batches[i], alpha=rate).add_(0.5).mul_(second)
+
+    with torch.inference_mode():
+        run = compile_steps(step, 4, lambda rate, n: (rate, 0.5, 0.5))
+    expected = 0.0
+    for rate, first, second in [(0.1, 0.25, 1.0), (0.2, 0.5, 0.5), (0.3, 0.0, 2.0)]:
+        run([(rate, first, second)])
+        expected = (expected * first + rate + 0.5) * second
+    torch.testing.assert_close(total, torch.full((3,), expected))
+
+
+@needs_kernels
 def test_steps_on_one_batch_are_a_program():
     total, (batch,) = torch.zeros(3), torch.ones(1, 3).unbind(0)
     run = compile_addition(lambda i, numbers: total.add_([batch][i], alpha=numbers[0]), total, n_batches=1)

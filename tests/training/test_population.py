@@ -579,6 +579,23 @@ def train_lanes(plans, kin=None, **rows):
     return [torch.cat(network.snapshot()) for network in networks]
 
 
+def test_lanes_that_differ_in_numbers_of_the_update_and_in_how_they_begin_have_one_program(kind, monkeypatch):
+    made = []
+    monkeypatch.setattr("skdnn.engine.trainer.compile_steps", lambda *args: made.append(compile_steps(*args)) or made[-1])
+    for rule in (Momentum, Nesterov):
+        plans = [
+            make_plan({"initializer": initializer}, rule(momentum))
+            for initializer, momentum in [(He(), 0.0), (He(), 0.5), (Glorot(), 0.5), (Glorot("normal"), 0.9)]
+        ]
+        alone = [train_lanes([plan])[0] for plan in plans]
+        made.clear()
+        together = train_lanes(plans)
+        assert len(made) == (0 if kind == "stacked" else 1)
+        if kind != "stacked":
+            assert all(map(torch.equal, together, alone))
+        assert len({tuple(parameters.tolist()) for parameters in together}) == len(plans)
+
+
 def test_lanes_of_equal_plans_have_one_program_which_serves_on_other_rows_too(kind, monkeypatch):
     made, kin = [], Kin()
     monkeypatch.setattr("skdnn.engine.trainer.compile_steps", lambda *args: made.append(compile_steps(*args)) or made[-1])
