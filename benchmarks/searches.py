@@ -278,7 +278,7 @@ def process_times(search="digits", n_processes=2, quick=False, log=print):
     get_reusable_executor().shutdown(wait=True)
     _, cold, _ = timed(calls[str(n_processes)](0))
     seconds, fitted = {name: [] for name in calls}, {}
-    for name, found, duration, _ in in_turn(calls, 1 if quick else 5, n_warm=0):
+    for name, found, duration, _ in in_turn(calls, chosen.workload.rounds, n_warm=0):
         seconds[name].append(duration)
         fitted[name] = found
     result = {"seconds": seconds, "cold": cold} | compare(*fitted.values(), len(task.X))

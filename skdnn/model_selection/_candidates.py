@@ -86,11 +86,12 @@ class Candidates:
         # Equal keys are equal preprocessing.
         self._settings = [None if final is None else _key(others) for final, others in taken_apart]
         # Candidates whose last steps are equal are one to whoever looks for what it has learned.
+        keys = [None if final is None else _key(final) for final in self._final]
         self._numbers = {}
-        for j, final in enumerate(self._final):
-            if final is not None:
-                self._numbers.setdefault(_key(final), j)
-        self._first = [None if final is None else self._numbers[_key(final)] for final in self._final]
+        for j, key in enumerate(keys):
+            if key is not None:
+                self._numbers.setdefault(key, j)
+        self._first = [None if key is None else self._numbers[key] for key in keys]
         self._are_asked_once = {j for j, n in Counter(self._first).items() if n == 1 and has_distinct_folds}
         self._tried, self._learned, self._seconds, self._kin = set(), {}, {}, kin or Kin()
         self._complete = set()
