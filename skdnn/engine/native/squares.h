@@ -8,41 +8,42 @@
 
 #include "functions.h"
 
-#define SIDE 16
+#define SIDE 16 /* also rows of a tile; columns, of one number of float32 or a pair of bfloat16 */
 #define SQUARES __attribute__((target("avx512f")))
+
+/* Transpose each of the four squares of 4 x 4 numbers that lie side by side in four vectors. */
+INLINE SQUARES void
+transpose_quads(const __m512 *x, __m512d *out)
+{
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[0], x[1])), b = _mm512_castps_pd(_mm512_unpackhi_ps(x[0], x[1]));
+    const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(x[2], x[3])), d = _mm512_castps_pd(_mm512_unpackhi_ps(x[2], x[3]));
+    out[0] = _mm512_unpacklo_pd(a, c);
+    out[1] = _mm512_unpackhi_pd(a, c);
+    out[2] = _mm512_unpacklo_pd(b, d);
+    out[3] = _mm512_unpackhi_pd(b, d);
+}
 
 /* The transpose of 16 x 16 numbers. */
 INLINE SQUARES void
 transpose_square(__m512 *x)
 {
-    __m512 y[SIDE];
-#pragma GCC unroll 8
-    for (int i = 0; i < SIDE; i += 2) {
-        y[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
-        y[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
-    }
+    __m512d y[SIDE], z[SIDE];
 #pragma GCC unroll 4
-    for (int i = 0; i < SIDE; i += 4) {
-        const __m512d a = _mm512_castps_pd(y[i]), b = _mm512_castps_pd(y[i + 1]);
-        const __m512d c = _mm512_castps_pd(y[i + 2]), d = _mm512_castps_pd(y[i + 3]);
-        x[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
-        x[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
-        x[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
-        x[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    for (int i = 0; i < SIDE; i += 4)
+        transpose_quads(x + i, y + i);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        z[i] = _mm512_shuffle_f64x2(y[i], y[i + 4], 0x88);
+        z[i + 4] = _mm512_shuffle_f64x2(y[i], y[i + 4], 0xDD);
+        z[i + 8] = _mm512_shuffle_f64x2(y[i + 8], y[i + 12], 0x88);
+        z[i + 12] = _mm512_shuffle_f64x2(y[i + 8], y[i + 12], 0xDD);
     }
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
-        y[i] = _mm512_shuffle_f32x4(x[i], x[i + 4], 0x88);
-        y[i + 4] = _mm512_shuffle_f32x4(x[i], x[i + 4], 0xDD);
-        y[i + 8] = _mm512_shuffle_f32x4(x[i + 8], x[i + 12], 0x88);
-        y[i + 12] = _mm512_shuffle_f32x4(x[i + 8], x[i + 12], 0xDD);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        x[i] = _mm512_shuffle_f32x4(y[i], y[i + 8], 0x88);
-        x[i + 8] = _mm512_shuffle_f32x4(y[i], y[i + 8], 0xDD);
-        x[i + 4] = _mm512_shuffle_f32x4(y[i + 4], y[i + 12], 0x88);
-        x[i + 12] = _mm512_shuffle_f32x4(y[i + 4], y[i + 12], 0xDD);
+        x[i] = _mm512_castpd_ps(_mm512_shuffle_f64x2(z[i], z[i + 8], 0x88));
+        x[i + 8] = _mm512_castpd_ps(_mm512_shuffle_f64x2(z[i], z[i + 8], 0xDD));
+        x[i + 4] = _mm512_castpd_ps(_mm512_shuffle_f64x2(z[i + 4], z[i + 12], 0x88));
+        x[i + 12] = _mm512_castpd_ps(_mm512_shuffle_f64x2(z[i + 4], z[i + 12], 0xDD));
     }
 }
 
@@ -81,18 +82,8 @@ transpose_half_square(const __m512 *x, float *out, int64_t out_row)
 {
     const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
     __m512d y[2][4];
-#pragma GCC unroll 2
-    for (int k = 0; k < 2; k++) {
-        const __m512 *own = x + 4 * k;
-        const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(own[0], own[1]));
-        const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(own[0], own[1]));
-        const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(own[2], own[3]));
-        const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(own[2], own[3]));
-        y[k][0] = _mm512_unpacklo_pd(a, c);
-        y[k][1] = _mm512_unpackhi_pd(a, c);
-        y[k][2] = _mm512_unpacklo_pd(b, d);
-        y[k][3] = _mm512_unpackhi_pd(b, d);
-    }
+    transpose_quads(x, y[0]);
+    transpose_quads(x + 4, y[1]);
 #pragma GCC unroll 4
     for (int k = 0; k < 4; k++) {
         const __m512d low = _mm512_permutex2var_pd(y[0][k], first, y[1][k]);

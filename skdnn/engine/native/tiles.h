@@ -132,30 +132,26 @@ multiply_tiles(const int left_tiles, const int right_tiles, const uint16_t *left
     const int64_t n_next = tiles_of(next->n_along, SIDE) * n_steps;
     float *below = sums + SIDE * sums_row;
     FENCE;
-#define IF_LEFT                                                                                                                \
-    if (left_tiles == 2)
-#define IF_RIGHT                                                                                                               \
-    if (right_tiles == 2)
 #define LEFT(part)                                                                                                             \
     _tile_loadd(4, left + part * TILE_NUMBERS, 64);                                                                            \
-    IF_LEFT _tile_loadd(5, left + row + part * TILE_NUMBERS, 64);
+    IF(left_tiles == 2, _tile_loadd(5, left + row + part * TILE_NUMBERS, 64);)
 #define RIGHT(part)                                                                                                            \
     _tile_loadd(6, right + part * TILE_NUMBERS, 64);                                                                           \
-    IF_RIGHT _tile_loadd(7, right + row + part * TILE_NUMBERS, 64);
+    IF(right_tiles == 2, _tile_loadd(7, right + row + part * TILE_NUMBERS, 64);)
 #define MULTIPLY(stage)                                                                                                        \
     _tile_dpbf16ps(0, 4, 6);                                                                                                   \
-    IF_RIGHT _tile_dpbf16ps(1, 4, 7);                                                                                          \
-    IF_LEFT _tile_dpbf16ps(2, 5, 6);                                                                                           \
-    IF_LEFT IF_RIGHT _tile_dpbf16ps(3, 5, 7);                                                                                  \
+    IF(right_tiles == 2, _tile_dpbf16ps(1, 4, 7);)                                                                             \
+    IF(left_tiles == 2, _tile_dpbf16ps(2, 5, 6);)                                                                              \
+    IF(left_tiles == 2 && right_tiles == 2, _tile_dpbf16ps(3, 5, 7);)                                                          \
     for (int k = 0; k < n_tiles; k++)                                                                                          \
         pack_rows(&tiles[k], 3 * stage, stage == 5 ? SIDE : 3 * stage + 3);                                                    \
     if (behind)                                                                                                                \
         update_rows(behind, n_rows);
     if (adds) {
         _tile_loadd(0, sums, bytes);
-        IF_RIGHT _tile_loadd(1, sums + SIDE, bytes);
-        IF_LEFT _tile_loadd(2, below, bytes);
-        IF_LEFT IF_RIGHT _tile_loadd(3, below + SIDE, bytes);
+        IF(right_tiles == 2, _tile_loadd(1, sums + SIDE, bytes);)
+        IF(left_tiles == 2, _tile_loadd(2, below, bytes);)
+        IF(left_tiles == 2 && right_tiles == 2, _tile_loadd(3, below + SIDE, bytes);)
     } else {
         _tile_zero(0);
         _tile_zero(1);
@@ -175,11 +171,9 @@ multiply_tiles(const int left_tiles, const int right_tiles, const uint16_t *left
         LEFT(0) MULTIPLY(5)
     }
     _tile_stored(0, sums, bytes);
-    IF_RIGHT _tile_stored(1, sums + SIDE, bytes);
-    IF_LEFT _tile_stored(2, below, bytes);
-    IF_LEFT IF_RIGHT _tile_stored(3, below + SIDE, bytes);
-#undef IF_LEFT
-#undef IF_RIGHT
+    IF(right_tiles == 2, _tile_stored(1, sums + SIDE, bytes);)
+    IF(left_tiles == 2, _tile_stored(2, below, bytes);)
+    IF(left_tiles == 2 && right_tiles == 2, _tile_stored(3, below + SIDE, bytes);)
 #undef LEFT
 #undef RIGHT
 #undef MULTIPLY
